@@ -1,0 +1,29 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command stacker builds OCI images as an ordinary user.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"build.stacker.dev/internal/boot"
+	"build.stacker.dev/internal/cli"
+	"build.stacker.dev/internal/worker"
+)
+
+func main() {
+	if role := boot.Role(); role.Kind == boot.Worker {
+		if err := worker.Main(context.Background(), os.NewFile(uintptr(role.Control), "control"), role.SingleID); err != nil {
+			os.Exit(1) // the main process tells that the worker is gone
+		}
+		os.Exit(0)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	code := cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	stop()
+	os.Exit(code)
+}

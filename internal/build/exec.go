@@ -1,0 +1,271 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/worker"
+)
+
+// Console gives the user's terminal to a step: the three streams to use, and
+// what to do with the step's own terminal if it gets one.
+type Console interface {
+	// Streams returns stdin, stdout and stderr.
+	Streams() [3]*os.File
+	// Attach connects the user to a step's terminal until the step ends.
+	Attach(terminal *os.File)
+}
+
+// ExitError is the end of a step that failed.
+type ExitError struct {
+	Stage  string
+	Status worker.ExitStatus
+}
+
+// Error keeps the words that scripts look for.
+func (e *ExitError) Error() string {
+	how := fmt.Sprintf("exit status %d", e.Status.Code)
+	if e.Status.Signal != 0 {
+		how = "killed by signal " + unix.SignalName(e.Status.Signal)
+	}
+	return fmt.Sprintf("run commands failed for image %q: execute failed: %s", e.Stage, how)
+}
+
+// scriptName is the script's file in the imports directory.
+const scriptName = ".stacker-run.sh"
+
+// execProbe says what a step depends on: the files below and beside it, what is
+// run, and the settings that it can see.
+func execProbe(op graph.Exec, v *graph.Vertex, in []cache.Result) solve.Probe {
+	key := cache.Ingredients{{Name: "step", Value: "run"}}
+	key.Add("base", in[0].Chain())
+	if op.Script != "" {
+		key.Add("script", op.Script)
+	}
+	if len(op.Args) > 0 {
+		key.Add("command", strings.Join(op.Args, "\x00"))
+	}
+	addEnv(&key, op.Env)
+	if op.Dir != "" && op.Dir != "/" {
+		key.Add("directory", op.Dir)
+	}
+	if len(op.Imports) > 0 {
+		addCopies(&key, op.Imports, in)
+		key.Add("imports directory", op.ImportsAt)
+	}
+	if op.Network == graph.NetworkNone {
+		key.Add("network", string(op.Network))
+	}
+	if op.Privileged {
+		key.Add("privileged", "yes")
+	}
+	addClamp(&key, op.Clamp)
+	p := solve.Probe{Ingredients: key}
+	for _, b := range op.Binds {
+		p.Ingredients.Add("bind "+b.Target, b.Source)
+		p.Volatile = "rebuilding cached layer due to use of binds in stacker file"
+	}
+	return p
+}
+
+// step collects what one run of a step needs and must give back.
+type step struct {
+	b     *Builder
+	req   worker.ExecRequest
+	files []*os.File
+	close []io.Closer
+	logs  sync.WaitGroup
+}
+
+func (s *step) end() {
+	for _, c := range s.close {
+		_ = c.Close()
+	}
+	s.logs.Wait()
+}
+
+// file adds a file to the request and returns its number. The step closes it.
+func (s *step) file(f *os.File) int {
+	s.files = append(s.files, f)
+	s.close = append(s.close, f)
+	return len(s.files) - 1
+}
+
+func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, in []cache.Result, emit solve.Sink) (cache.Result, error) {
+	w, err := b.State.Worker(ctx)
+	if err != nil {
+		return cache.Result{}, err
+	}
+	s := &step{b: b}
+	defer s.end()
+	if err := s.streams(emit, len(b.OnFailure) > 0); err != nil {
+		return cache.Result{}, err
+	}
+	if err := s.prepare(ctx, op, v, in, emit); err != nil {
+		return cache.Result{}, err
+	}
+	s.req.Commit = true
+	reply, err := w.Exec(ctx, s.req, s.files, b.attach)
+	if err != nil {
+		return cache.Result{}, err
+	}
+	if reply.Exit != (worker.ExitStatus{}) {
+		return cache.Result{}, &ExitError{Stage: v.Stage, Status: reply.Exit}
+	}
+	start := reply.Start
+	return b.withLayer(in[0], reply.Layer, cache.Layer{CreatedBy: op.History, Clamp: s.req.Clamp, Start: start}), nil
+}
+
+// Shell runs a command over a result with the user's terminal; what it changes is lost.
+func (b *Builder) Shell(ctx context.Context, op graph.Exec, in []cache.Result, console Console) (worker.ExitStatus, error) {
+	w, err := b.State.Worker(ctx)
+	if err != nil {
+		return worker.ExitStatus{}, err
+	}
+	s := &step{b: b}
+	defer s.end()
+	for _, f := range console.Streams() {
+		s.files = append(s.files, f) // the caller's: not closed here
+	}
+	v := &graph.Vertex{Op: op}
+	if err := s.prepare(ctx, op, v, in, nil); err != nil {
+		return worker.ExitStatus{}, err
+	}
+	s.req.Terminal = isTerminal(s.files[0]) && isTerminal(s.files[1])
+	reply, err := w.Exec(ctx, s.req, s.files, console.Attach)
+	return reply.Exit, err
+}
+
+func (b *Builder) attach(f *os.File) {
+	if b.Console == nil {
+		_ = f.Close()
+		return
+	}
+	b.Console.Attach(f)
+}
+
+// streams gives the step an empty stdin, and pipes whose output becomes events.
+// Where a failure is to open a command on the user's terminal, that needs it.
+func (s *step) streams(emit solve.Sink, interactive bool) error {
+	stdin, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	s.file(stdin)
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	s.file(w)
+	s.files = append(s.files, w) // stderr is the same pipe: the order of lines is kept
+	s.logs.Go(func() {
+		defer r.Close()
+		forward(r, emit)
+	})
+	if interactive && s.b.Console != nil {
+		for _, f := range s.b.Console.Streams() {
+			s.files = append(s.files, f)
+		}
+		s.req.Console = 3
+	}
+	return nil
+}
+
+// forward turns output into events; the buffer bounds how much is under way.
+func forward(r io.Reader, emit solve.Sink) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			emit(solve.Event{Kind: solve.Log, Data: buf[:n], Stream: 1})
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// prepare fills the request from the op.
+func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in []cache.Result, emit solve.Sink) (err error) {
+	b := s.b
+	if s.req.Lower, err = b.trees(ctx, in[0].Layers, emit); err != nil {
+		return err
+	}
+	s.req.Chain = in[0].Chain()
+	s.req.Args, s.req.Dir, s.req.Network, s.req.Privileged = op.Args, op.Dir, string(op.Network), op.Privileged
+	s.req.Clamp, s.req.OnFailure = unixTime(op.Clamp), b.OnFailure
+	for _, e := range append(append([]graph.KV(nil), op.Env...), op.Ambient...) {
+		s.req.Env = append(s.req.Env, e.Key+"="+e.Value)
+	}
+	if op.ImportsAt != "" {
+		if s.req.Imports, err = b.importsTree(ctx, op.Imports, in); err != nil {
+			return err
+		}
+		s.req.ImportPath = op.ImportsAt
+		s.req.ScriptPath = path.Join(op.ImportsAt, scriptName)
+	}
+	s.req.Script = op.Script
+	if op.ImportsCopy != "" {
+		if err := b.importsCopy(ctx, op.ImportsCopy, op.Imports, in); err != nil {
+			return err
+		}
+	}
+	if op.ToolsAt != "" {
+		exe, err := os.Open("/proc/self/exe")
+		if err != nil {
+			return fmt.Errorf("open this program: %w", err)
+		}
+		s.req.Tools = worker.ToolsDir{Path: op.ToolsAt, File: s.file(exe)}
+	}
+	for _, bind := range op.Binds {
+		f, err := b.State.Bind(ctx, bind.Source)
+		if errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("failed to bind mount %q at %q: bind mount source %q does not exist, refusing bind mount", bind.Source, bind.Target, bind.Source)
+		}
+		if err != nil {
+			return fmt.Errorf("bind %s: %w", bind.Source, err)
+		}
+		s.req.Binds = append(s.req.Binds, worker.Bind{File: s.file(f), Target: bind.Target})
+	}
+	return nil
+}
+
+// importsTree keeps the files that a step sees as a tree of their own, named by
+// what they are: what the step reads is what its key was made of.
+func (b *Builder) importsTree(ctx context.Context, copies []graph.Copy, in []cache.Result) (string, error) {
+	key := cache.Ingredients{{Name: "imports", Value: "1"}}
+	addCopies(&key, copies, in)
+	tree := snapshot.FilesTree(string(key.Key()))
+	if b.State.HasTree(tree) {
+		return tree, nil
+	}
+	w, err := b.State.Worker(ctx)
+	if err != nil {
+		return "", err
+	}
+	_, err = b.apply(ctx, w, worker.ApplyRequest{Tree: tree}, func(out io.Writer) error {
+		// The script is mounted over this empty file.
+		return b.writeCopies(ctx, out, append([]graph.Copy{{Input: scriptInput}}, copies...), in, nil, nil)
+	})
+	return tree, err
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -1,0 +1,159 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source/httpfile"
+	"build.stacker.dev/internal/source/localtree"
+)
+
+// ErrHash tells that a file is not the one that a build file's hash names.
+type ErrHash struct{ Path, Want, Got string }
+
+// Error keeps the words that scripts look for.
+func (e *ErrHash) Error() string {
+	return fmt.Sprintf("The requested hash of %s import is different than the actual hash: %s != %s", e.Path, e.Want, e.Got)
+}
+
+// checkHash compares a wanted hash (any letter case) with a file's.
+func checkHash(path, want, got string) error {
+	if want != "" && !strings.EqualFold(want, got) {
+		return &ErrHash{Path: path, Want: strings.ToLower(want), Got: got}
+	}
+	return nil
+}
+
+// local lists and hashes a local file or directory. Of a tree that did not
+// change since the last build no file is opened.
+func (b *Builder) local(ctx context.Context, op graph.Local) (*cache.Result, error) {
+	t, err := b.index.Scan(ctx, op.Path, localtree.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if op.Hash != "" {
+		if len(t.Entries) != 1 || !t.Entries[0].IsRegular() {
+			return nil, fmt.Errorf("import %s has a hash, but is not a file: only files can have one", op.Path)
+		}
+		if err := checkHash(op.Path, op.Hash, t.Entries[0].Digest.Encoded()); err != nil {
+			return nil, err
+		}
+	}
+	return b.files(t, op.Path)
+}
+
+// files makes a result of a listed tree and keeps the listing.
+func (b *Builder) files(t *localtree.Tree, path string) (*cache.Result, error) {
+	list, err := b.State.Cache.PutList(localtree.Marshal(t.Entries))
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Result{Content: string(t.Digest()), List: list, Path: path}, nil
+}
+
+// http fetches a file, or finds that the one that is here still stands.
+func (b *Builder) http(ctx context.Context, op graph.HTTP, emit solve.Sink) (*cache.Result, error) {
+	o := b.HTTP
+	o.Hash, o.Index = op.Hash, b.index
+	f, err := httpfile.Fetch(ctx, op.URL, o)
+	if err != nil {
+		return nil, err
+	}
+	if f.How == httpfile.Downloaded {
+		emit(solve.Event{Kind: solve.Note, Text: "downloaded " + displayURL(op.URL)})
+	}
+	t, err := b.index.Scan(ctx, f.Path, localtree.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Entries) != 1 || t.Entries[0].Digest != f.Digest {
+		return nil, fmt.Errorf("download %s: the kept file is damaged: run the build again", displayURL(op.URL))
+	}
+	return b.files(t, f.Path)
+}
+
+// displayURL is a URL without the password in it.
+func displayURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "URL"
+	}
+	return u.Redacted()
+}
+
+// pick names a path of another root file system. What it holds is read when it
+// is used; until then it is known by the layers below it.
+func pick(op graph.Pick, in cache.Result) *cache.Result {
+	sum := sha256.Sum256([]byte(in.Chain() + "\x00" + op.Path))
+	return &cache.Result{
+		Content: "pick:" + hex.EncodeToString(sum[:]),
+		Pick:    &cache.Pick{Layers: in.Layers, Path: op.Path, Hash: op.Hash},
+	}
+}
+
+// openFile opens the one file that a Local, an HTTP or a Pick holds.
+func (b *Builder) openFile(ctx context.Context, r cache.Result) (*os.File, error) {
+	if r.Pick == nil {
+		return os.Open(r.Path)
+	}
+	f, err := os.CreateTemp(b.State.Path(""), "tmp-pick-*")
+	if err != nil {
+		return nil, fmt.Errorf("make temporary file: %w", err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // the open file stays
+	err = b.readPick(ctx, r.Pick, func(e entry) error {
+		if !e.header.FileInfo().Mode().IsRegular() {
+			return fmt.Errorf("%s is not a file", r.Pick.Path)
+		}
+		return e.copyTo(f)
+	})
+	if err == nil {
+		_, err = f.Seek(0, 0)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// ImportsCopy puts a step's imports where users of stacker.yaml look for them:
+// one file or directory per import. The build itself does not read them.
+func (b *Builder) importsCopy(ctx context.Context, dir string, copies []graph.Copy, in []cache.Result) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make imports directory: %w", err)
+	}
+	for _, c := range copies {
+		r := in[c.Input]
+		if r.Path == "" {
+			continue
+		}
+		t, err := b.index.Scan(ctx, r.Path, localtree.Options{})
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, c.Name)
+		if c.Contents {
+			to = dir
+			if len(copies) > 1 { // other imports lie there too: nothing may be removed
+				continue
+			}
+		}
+		if err := t.CopyTo(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}

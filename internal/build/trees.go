@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/worker"
+)
+
+// trees makes sure that all layers are unpacked and names their trees, bottom
+// first. Several steps that need the same base unpack it once, also across
+// processes.
+func (b *Builder) trees(ctx context.Context, layers []cache.Layer, emit solve.Sink) ([]string, error) {
+	if trees, missing := b.present(layers); len(missing) == 0 {
+		return trees, nil
+	}
+	chain := cache.Chain(layers)
+	return b.unpacks.Do(ctx, chain, func() ([]string, error) {
+		key := cache.Ingredients{{Name: "unpack", Value: chain}}.Key()
+		unlock, err := b.State.Cache.Lock(ctx, key, func() { b.note(emit, solve.Waiting, "another build unpacks the same base") })
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+		trees, missing := b.present(layers)
+		if len(missing) == 0 {
+			return trees, nil
+		}
+		return b.unpack(ctx, layers, trees, missing, emit)
+	})
+}
+
+func (b *Builder) note(emit solve.Sink, kind solve.EventKind, text string) {
+	if emit != nil {
+		emit(solve.Event{Kind: kind, Cause: text})
+	}
+}
+
+// present names the trees that exist and numbers the layers without one.
+func (b *Builder) present(layers []cache.Layer) (trees []string, missing []int) {
+	trees = make([]string, len(layers))
+	for i := range layers {
+		t := snapshot.LayerTree(cache.Chain(layers[:i+1]))
+		if !b.State.HasTree(t) {
+			missing = append(missing, i)
+			continue
+		}
+		trees[i] = t
+	}
+	return trees, missing
+}
+
+// unpack fetches and unpacks the missing layers, all at the same time.
+func (b *Builder) unpack(ctx context.Context, layers []cache.Layer, trees []string, missing []int, emit solve.Sink) ([]string, error) {
+	w, err := b.State.Worker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	files, err := b.fetch(ctx, layers, missing, emit)
+	defer func() {
+		for _, f := range files {
+			if f != nil {
+				_ = f.Close()
+			}
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	req, total, err := unpackRequest(layers, trees)
+	if err != nil {
+		return nil, err
+	}
+	var sum progressSum
+	reply, err := w.Unpack(ctx, req, files, func(e worker.UnpackEvent) {
+		if emit != nil {
+			emit(solve.Event{Kind: solve.Progress, Current: sum.set(e.Layer, e.Current), Total: total, Item: "unpack"})
+		}
+	})
+	return reply.Trees, err
+}
+
+// unpackRequest numbers the files in the order of the missing layers. The
+// compression is detected: media types are sometimes wrong, and the bytes are
+// verified anyway.
+func unpackRequest(layers []cache.Layer, trees []string) (r worker.UnpackRequest, total int64, err error) {
+	file := 0
+	for i, l := range layers {
+		u := worker.UnpackLayer{Tree: trees[i], DiffID: l.DiffID, Chain: cache.Chain(layers[:i+1])}
+		if trees[i] == "" {
+			if t, ok := image.ParseLayerType(l.Blob.MediaType); !ok || t.Archive != image.Tar {
+				return r, 0, fmt.Errorf("layer %s has media type %s: only tar layers can be unpacked", l.Blob.Digest, l.Blob.MediaType)
+			}
+			u.File, u.Name, u.Blob, u.Size = file, l.Blob.Digest.Encoded()[:12], l.Blob.Digest, l.Blob.Size
+			total += u.Size
+			file++
+		}
+		r.Layers = append(r.Layers, u)
+	}
+	return r, total, nil
+}
+
+// fetch opens the blobs of the missing layers, downloading several at a time.
+func (b *Builder) fetch(ctx context.Context, layers []cache.Layer, missing []int, emit solve.Sink) ([]*os.File, error) {
+	const atOnce = 4
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	files := make([]*os.File, len(missing))
+	slots := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	var sum progressSum
+	var total int64
+	for _, i := range missing {
+		if layers[i].Blob == nil {
+			return files, fmt.Errorf("layer %s was made here and is gone: run the build again", layers[i].DiffID)
+		}
+		total += layers[i].Blob.Size
+	}
+	for n, i := range missing {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			l := layers[i]
+			f, err := b.Images.Layer(ctx, l.Origin, l.Insecure, *l.Blob, func(done int64) {
+				if emit != nil {
+					emit(solve.Event{Kind: solve.Progress, Current: sum.set(i, done), Total: total, Item: "pull"})
+				}
+			})
+			if err != nil {
+				cancel(err)
+			}
+			files[n] = f
+		})
+	}
+	wg.Wait()
+	return files, context.Cause(ctx)
+}
+
+// progressSum adds up parts that report on their own.
+type progressSum struct {
+	mu    sync.Mutex
+	parts map[int]int64
+	sum   int64
+}
+
+// set notes how far a part is and returns the sum of all.
+func (p *progressSum) set(part int, done int64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.parts == nil {
+		p.parts = map[int]int64{}
+	}
+	p.sum += done - p.parts[part]
+	p.parts[part] = done
+	return p.sum
+}

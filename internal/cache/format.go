@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The directory of the cache:
+//
+//	keys/AA/KEY      one record: what a key produced. AA: KEY's first two characters
+//	last/STEP        the record of a step's last run. STEP: sha256 of its StepID
+//	lists/AA/DIGEST  a listing of files that an ingredient names
+//	locks/KEY        empty; flock'ed by the process that works on KEY
+//
+// A record is two lines: "stacker-record 1 SHA256" with the digest of the rest,
+// and the JSON of Record. A file that does not match is removed and counts as
+// absent: the step runs again. Files are written beside their place and renamed.
+const recordMagic = "stacker-record 1 "
+
+// keyVersion is part of every key: it changes when the same ingredients would
+// no longer give the same result.
+const keyVersion = "stacker key 1"
+
+// Layer is one layer of a result.
+type Layer struct {
+	DiffID digest.Digest `json:"diffID"`
+	Size   int64         `json:"size"` // of the uncompressed tar, in bytes; 0 where unknown
+	// Blob is the layer as its image has it; nil for layers made here, whose
+	// tar is made again from the tree when it is exported.
+	Blob *ocispec.Descriptor `json:"blob,omitempty"`
+	// Origin is the image that Blob belongs to: "docker://…" or "oci:/path:tag".
+	Origin    string    `json:"origin,omitempty"`
+	Insecure  bool      `json:"insecure,omitempty"`
+	CreatedBy string    `json:"createdBy,omitempty"` // history text of layers made here
+	Created   time.Time `json:"created,omitzero"`    // when it was made
+	// Clamp repeats the SOURCE_DATE_EPOCH and the start of the step that the
+	// tar was made with (seconds since 1970, nanoseconds for Start).
+	Clamp *int64 `json:"clamp,omitempty"`
+	Start int64  `json:"start,omitempty"`
+	// WithRoot: the tar has an entry for the root directory itself.
+	WithRoot bool `json:"withRoot,omitempty"`
+}
+
+// Result is what a vertex produced: a stack of layers, or files from outside.
+type Result struct {
+	Layers []Layer `json:"layers,omitempty"`
+
+	// Of an image source: its documents.
+	Image *SourceImage `json:"image,omitempty"`
+
+	// Of Local, HTTP and Pick: the identity of the files.
+	Content string `json:"content,omitempty"` // digest over names, modes and bytes
+	List    string `json:"list,omitempty"`    // kept listing behind Content
+	Path    string `json:"path,omitempty"`    // where Local and HTTP have it
+	Pick    *Pick  `json:"pick,omitempty"`
+}
+
+// Pick says where the files of a graph.Pick lie.
+type Pick struct {
+	Layers []Layer `json:"layers"`
+	Path   string  `json:"path"`
+	Hash   string  `json:"hash,omitempty"` // sha256 in hex that a file must have
+}
+
+// SourceImage is an image that a build starts from.
+type SourceImage struct {
+	Manifest    ocispec.Descriptor `json:"manifest"`
+	Config      []byte             `json:"config"` // the config document as it is
+	Annotations map[string]string  `json:"annotations,omitempty"`
+}
+
+// Chain is the identity of a stack of layers: the chainID of the OCI image
+// specification, empty for none.
+func (r Result) Chain() string { return Chain(r.Layers) }
+
+// Chain is the identity of the layers, bottom first.
+func Chain(layers []Layer) string {
+	if len(layers) == 0 {
+		return ""
+	}
+	id := layers[0].DiffID
+	for _, l := range layers[1:] {
+		id = digest.FromString(string(id) + " " + string(l.DiffID))
+	}
+	return string(id)
+}
+
+// Record is a result with what led to it.
+type Record struct {
+	Step        string        `json:"step"` // the step as people call it
+	Key         Key           `json:"key"`
+	Created     time.Time     `json:"created"`
+	Duration    time.Duration `json:"duration"` // nanoseconds that the step took
+	Ingredients Ingredients   `json:"ingredients"`
+	Result      Result        `json:"result"`
+}

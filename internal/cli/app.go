@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/build"
+	"build.stacker.dev/internal/frontend/stackerfile"
+	"build.stacker.dev/internal/progress"
+	"build.stacker.dev/internal/registry"
+	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source"
+	"build.stacker.dev/internal/source/httpfile"
+	"build.stacker.dev/internal/state"
+	"build.stacker.dev/internal/userns"
+)
+
+// app is what commands share: settings, and what is opened at the first need.
+type app struct {
+	std      Streams
+	settings settings
+	state    *state.State
+	log      *os.File // --log-file
+}
+
+// stderr is where messages go.
+func (a *app) stderr() (*os.File, error) {
+	if a.settings.logFile == "" || a.log != nil {
+		if a.log != nil {
+			return a.log, nil
+		}
+		return a.std.Err, nil
+	}
+	f, err := os.Create(a.settings.logFile)
+	if err != nil {
+		return nil, fmt.Errorf("open log file: %w", err)
+	}
+	a.log = f
+	return f, nil
+}
+
+// openState opens the state directory.
+func (a *app) openState(ctx context.Context) (*state.State, error) {
+	if a.state != nil {
+		return a.state, nil
+	}
+	s, err := state.Open(ctx, state.Options{
+		Dir:    a.settings.stateDir,
+		Plan:   plan,
+		OnWait: func() { fmt.Fprintln(a.std.Err, "waiting for stacker prune to end") },
+	})
+	a.state = s
+	return s, err
+}
+
+// plan finds out how steps get their user ids.
+func plan() (userns.Plan, error) {
+	return userns.Detect(userns.System())
+}
+
+// close ends what was opened.
+func (a *app) close() error {
+	if a.state != nil {
+		a.state.Close()
+		a.state = nil
+	}
+	if a.log != nil {
+		return a.log.Close()
+	}
+	return nil
+}
+
+// images finds base images.
+func (a *app) images(s *state.State) *source.Images {
+	clients := map[bool]source.Registry{}
+	return &source.Images{Blobs: s.Blobs, Registry: func(insecure bool) (source.Registry, error) {
+		if c, ok := clients[insecure]; ok {
+			return c, nil
+		}
+		c := &puller{registry.New(registryOptions(insecure))}
+		clients[insecure] = c
+		return c, nil
+	}}
+}
+
+func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
+	return build.New(build.Options{
+		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx)}, Now: a.now,
+	})
+}
+
+// now is the clock. Nothing below this package reads another.
+func (a *app) now() time.Time { return time.Now() }
+
+func cores() int { return runtime.GOMAXPROCS(0) }
+
+// display draws the progress of a build.
+func (a *app) display() (*progress.Display, error) {
+	out, err := a.stderr()
+	if err != nil {
+		return nil, err
+	}
+	mode := a.settings.progress
+	switch {
+	case a.settings.quiet:
+		mode = "quiet"
+	case mode == "none":
+		mode = "quiet"
+	case a.settings.noProgress && mode == "auto":
+		mode = "plain"
+	}
+	m, err := progress.ParseMode(mode)
+	if err != nil {
+		return nil, err
+	}
+	o := progress.ForTerminal(out, os.Getenv)
+	if m == progress.Plain || m == progress.Quiet || o.Size == nil && m != progress.RawJSON {
+		// What steps print goes to stdout as it is, for whoever reads it there.
+		o.RunOutput = a.std.Out
+		if t := progress.ForTerminal(a.std.Out, os.Getenv); t.Size != nil {
+			o.RunOutput = progress.NewSafeWriter(a.std.Out, t.Color)
+		}
+	}
+	return progress.New(m, out, o), nil
+}
+
+// explainError says what went wrong, where, and what to do.
+func (a *app) explainError(err error) string {
+	var file interface{ Detail() string }
+	if errors.As(err, &file) {
+		return file.Detail()
+	}
+	text := err.Error()
+	var step *solve.StepError
+	if errors.As(err, &step) && step.Pos.Line > 0 {
+		text = fmt.Sprintf("%s: %s", step.Pos, text)
+		if q := stackerfile.Quote(step.Pos.File, step.Pos.Line, step.Pos.Column); q != "" {
+			text += "\n" + strings.TrimRight(q, "\n")
+		}
+	}
+	return text + a.hint(err)
+}
+
+// hint says what to do about faults of the machine.
+func (a *app) hint(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "\nhint: " + free(a.settings.stateDir) + "; stacker prune makes room, --state DIRECTORY uses another file system"
+	case errors.Is(err, unix.EROFS):
+		return "\nhint: the file system is read-only: choose other directories with --state, --oci-dir and --stacker-dir"
+	}
+	return ""
+}
+
+// free tells how full the file system of a path is.
+func free(path string) string {
+	for ; path != "/"; path = filepath.Dir(path) {
+		var st unix.Statfs_t
+		if unix.Statfs(path, &st) != nil {
+			continue
+		}
+		left := progress.Bytes(int64(st.Bavail) * st.Bsize)
+		return fmt.Sprintf("%s left in the file system of %s (%d free inodes)", left, path, st.Ffree)
+	}
+	return "the file system is full"
+}

@@ -1,0 +1,277 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"build.stacker.dev/internal/build"
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/compress"
+	"build.stacker.dev/internal/export"
+	"build.stacker.dev/internal/frontend/stackerfile"
+	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/layout"
+	"build.stacker.dev/internal/progress"
+	"build.stacker.dev/internal/solve"
+)
+
+// fileOptions choose the build file and what is put into it.
+type fileOptions struct {
+	file           string
+	substitute     []string
+	substituteFile string
+	requireHash    bool
+}
+
+func (o *fileOptions) flags(f *pflag.FlagSet) {
+	f.StringVarP(&o.file, "stacker-file", "f", "stacker.yaml", "build file")
+	f.StringArrayVar(&o.substitute, "substitute", nil, "KEY=VALUE for ${{KEY}} in the build file (may be repeated)")
+	f.StringVar(&o.substituteFile, "substitute-file", "", "YAML file of KEY: VALUE for the build file")
+}
+
+type buildOptions struct {
+	fileOptions
+	noCache      bool
+	shellFail    bool
+	onRunFailure string
+	targets      []string
+	explain      bool
+	orderOnly    bool
+	namespace    string
+	noYAML       bool
+	privileged   bool
+	network      string
+	layerTypes   []string
+	noVerity     bool
+	noVerityOld  bool
+}
+
+func (a *app) buildCommand() *cobra.Command {
+	var o buildOptions
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "build the images of a stacker.yaml and put them into an OCI layout",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.build(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	o.fileOptions.flags(f)
+	f.BoolVar(&o.noCache, "no-cache", false, "run every step, even if its result is known")
+	f.BoolVar(&o.shellFail, "shell-fail", false, "open /bin/sh where a run failed")
+	f.StringVar(&o.onRunFailure, "on-run-failure", "", "run this command where a run failed")
+	f.StringArrayVar(&o.targets, "target", nil, "build only this stage and what it needs (may be repeated)")
+	f.BoolVar(&o.explain, "explain", false, "say for each step whether it was reused and, if not, what differed")
+	f.BoolVar(&o.orderOnly, "order-only", false, "print the order of the stages and do nothing")
+	f.BoolVar(&o.requireHash, "require-hash", false, "refuse http imports without a hash")
+	f.StringVar(&o.namespace, "annotations-namespace", "io.stackeroci", "prefix of the annotations that stacker sets")
+	f.BoolVar(&o.noYAML, "no-yaml-annotation", false, "keep the build file out of the image's annotations")
+	f.BoolVar(&o.privileged, "privileged-run", false, "run steps with all capabilities of their user namespace and without seccomp")
+	f.StringVar(&o.network, "network", "host", "what steps can reach: host or none")
+	f.StringArrayVar(&o.layerTypes, "layer-type", []string{"tar"}, "type of the layers: tar")
+	return cmd
+}
+
+// check refuses what does not go together or is not in yet.
+func (o *buildOptions) check() error {
+	if o.shellFail {
+		if o.onRunFailure != "" && o.onRunFailure != "/bin/sh" {
+			return fmt.Errorf("--shell-fail is incompatible with --on-run-failure=%s", o.onRunFailure)
+		}
+		o.onRunFailure = "/bin/sh"
+	}
+	for _, t := range o.layerTypes {
+		switch t {
+		case "tar":
+		case "squashfs", "erofs":
+			return fmt.Errorf("--layer-type %s is not in this version yet: use tar", t)
+		default:
+			return fmt.Errorf("unknown layer type: %s", t)
+		}
+	}
+	if o.network != string(graph.NetworkHost) && o.network != string(graph.NetworkNone) {
+		return fmt.Errorf("--network %s: it is host or none", o.network)
+	}
+	return nil
+}
+
+// load reads the build file and those that it needs.
+func (a *app) load(o fileOptions) (*stackerfile.Project, error) {
+	l := stackerfile.LoadOptions{SubstituteFile: o.substituteFile, RequireHash: o.requireHash, Builtins: a.builtins()}
+	for _, s := range o.substitute {
+		k, v, ok := strings.Cut(s, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("invalid substitution %s: write --substitute KEY=VALUE", s)
+		}
+		l.Substitutions = append(l.Substitutions, stackerfile.Substitution{Key: k, Value: v})
+	}
+	return stackerfile.Load(o.file, l)
+}
+
+func (a *app) builtins() map[string]string {
+	s := a.settings
+	work := s.workDir
+	if work != "" {
+		work, _ = filepath.Abs(work)
+	}
+	return map[string]string{
+		"STACKER_ROOTFS_DIR": s.rootsDir, "STACKER_STACKER_DIR": s.stackerDir,
+		"STACKER_OCI_DIR": s.ociDir, "STACKER_WORK_DIR": work,
+	}
+}
+
+// graph turns the loaded files into a graph.
+func (a *app) graph(ctx context.Context, p *stackerfile.Project, o buildOptions) (*graph.Build, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find working directory: %w", err)
+	}
+	g := stackerfile.GraphOptions{
+		Cwd: cwd, Environ: os.Environ(), SourceEpoch: a.settings.sourceEpoch,
+		ImportsDir: filepath.Join(a.settings.stackerDir, "imports"),
+		Network:    graph.Network(o.network), Privileged: o.privileged,
+		Namespace: o.namespace, NoYAML: o.noYAML, Version: Version(),
+		GitVersion: func(dir string) string { return gitVersion(ctx, dir) },
+	}
+	return p.Graph(g)
+}
+
+func (a *app) build(ctx context.Context, o buildOptions) (err error) {
+	if err := o.check(); err != nil {
+		return err
+	}
+	p, err := a.load(o.fileOptions)
+	if err != nil {
+		return err
+	}
+	if o.orderOnly {
+		return a.printOrder(p)
+	}
+	g, err := a.graph(ctx, p, o)
+	if err != nil {
+		return err
+	}
+	if g, err = g.Select(o.targets); err != nil {
+		return err
+	}
+	if err := a.checkOCIDir(); err != nil {
+		return err
+	}
+	display, err := a.display()
+	if err != nil {
+		return err
+	}
+	run := &buildRun{app: a, options: o, graph: g, display: display}
+	err = run.do(ctx)
+	if cerr := display.Close(err); err == nil {
+		err = cerr
+	}
+	if o.explain && run.solver != nil {
+		for _, d := range run.solver.Decisions() {
+			fmt.Fprintln(a.std.Out, d)
+		}
+	}
+	return err
+}
+
+func (a *app) printOrder(p *stackerfile.Project) error {
+	fmt.Fprintln(a.std.Out, "stacker build order:")
+	for i, f := range p.Files {
+		var requires []string
+		for _, r := range f.Prerequisites {
+			requires = append(requires, r.Path)
+		}
+		fmt.Fprintf(a.std.Out, "%d build %s: requires: %v\n", i, f.Path, requires)
+	}
+	return nil
+}
+
+// checkOCIDir refuses early what would fail late.
+func (a *app) checkOCIDir() error {
+	info, err := os.Stat(a.settings.ociDir)
+	if err != nil {
+		return nil // to be made
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("parameter oci-dir=%q exists but is not a directory", a.settings.ociDir)
+	}
+	probe, err := os.CreateTemp(a.settings.ociDir, ".tmp-*")
+	if err != nil {
+		return fmt.Errorf("cannot write to oci-dir: %w: if an earlier build ran as another user (sudo?), "+
+			"give the directory back with chown, remove it, or choose another with --oci-dir", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// buildRun is one build under way.
+type buildRun struct {
+	app     *app
+	options buildOptions
+	graph   *graph.Build
+	display *progress.Display
+	solver  *solve.Solver
+	mu      sync.Mutex
+}
+
+func (r *buildRun) note(format string, args ...any) {
+	r.display.Handle(solve.Event{Kind: solve.Note, Text: fmt.Sprintf(format, args...), Time: time.Now()})
+}
+
+func (r *buildRun) do(ctx context.Context) error {
+	s, err := r.app.openState(ctx)
+	if err != nil {
+		return err
+	}
+	b := r.app.builder(ctx, s)
+	if r.options.onRunFailure != "" {
+		b.OnFailure = []string{r.options.onRunFailure}
+		b.Console = newConsole(r.app.std)
+	}
+	r.solver = solve.New(solve.Options{
+		Cache: s.Cache, Runner: b, Events: r.display.Handle, NoCache: r.options.noCache,
+		Parallel: max(4, 2*cores()), Now: time.Now,
+	})
+	out, err := layout.Create(ctx, r.app.settings.ociDir)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	release, err := out.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	e := &export.Layout{
+		State: s, Images: b.Images, Layout: out, Compression: compress.Gzip,
+		Now: time.Now, Events: r.display.Handle, Results: r.solver.Result,
+	}
+	err = r.solver.Solve(ctx, r.graph, func(ctx context.Context, t *graph.Target, res cache.Result) error {
+		if t.BuildOnly {
+			return nil
+		}
+		return e.Image(ctx, t)
+	})
+	if err != nil {
+		return err
+	}
+	if err := e.Tag(ctx, r.graph.Targets, func(t *graph.Target) string { return t.Name }); err != nil {
+		return err
+	}
+	for _, t := range r.graph.Targets {
+		r.note("filesystem %s built successfully", t.Name)
+	}
+	return s.Sync()
+}
+
+var _ build.Console = (*console)(nil)

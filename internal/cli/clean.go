@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"build.stacker.dev/internal/progress"
+)
+
+func (a *app) cleanCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "clean",
+		Short: "remove the project's oci, stacker and roots directories",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return a.clean() },
+	}
+	cmd.Flags().Bool("all", false, "kept for compatibility: everything is removed anyway")
+	return cmd
+}
+
+// clean removes what builds left in the project. The store of the user stays:
+// stacker prune is for that.
+func (a *app) clean() error {
+	failed := false
+	for _, dir := range []string{a.settings.rootsDir, a.settings.ociDir, a.settings.stackerDir} {
+		size := sizeOf(dir)
+		_, err := os.Lstat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.RemoveAll(dir)
+		}
+		if err != nil {
+			failed = true
+			fmt.Fprintf(a.std.Err, "problem cleaning %s: %v\n", dir, err)
+			continue
+		}
+		fmt.Fprintf(a.std.Err, "removed %s (%s)\n", dir, progress.Bytes(size))
+	}
+	if failed {
+		return errors.New("cleaning failed")
+	}
+	return nil
+}
+
+// sizeOf sums the sizes of the regular files below dir; what cannot be read is left out.
+func sizeOf(dir string) int64 {
+	var sum int64
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return nil
+		}
+		if info, err := e.Info(); err == nil {
+			sum += info.Size()
+		}
+		return nil
+	})
+	return sum
+}

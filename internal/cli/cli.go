@@ -1,0 +1,146 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli is the command line: one file per command, and the wiring of the
+// packages below. It alone knows flags, environment variables and default
+// paths, and it alone prints what is not progress.
+//
+// Exit statuses: 0; 1 for ordinary errors; 3 for an unknown command; 130 after
+// an interrupt; chroot and grab give the status of what they ran.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"build.stacker.dev/internal/shell"
+)
+
+// Streams are the program's standard streams.
+type Streams struct{ In, Out, Err *os.File }
+
+// exitStatus is an error that only says how to exit; it was explained already.
+type exitStatus int
+
+// Error implements error.
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// Main runs the program and returns its exit status.
+func Main(ctx context.Context, args []string, std Streams) int {
+	if code, ok := applet(ctx, args, std); ok {
+		return code
+	}
+	app := &app{std: std}
+	root := app.command()
+	root.SetArgs(joinProgress(args[1:]))
+	root.SetOut(std.Out)
+	root.SetErr(std.Err)
+	err := root.ExecuteContext(ctx)
+	if cerr := app.close(); err == nil {
+		err = cerr
+	}
+	return app.report(ctx, err)
+}
+
+// applet is the shell or a core utility, where the program was called by one of
+// their names: that is how steps without a shell of their own run.
+func applet(ctx context.Context, args []string, std Streams) (int, bool) {
+	name := filepath.Base(args[0])
+	if name == "stacker" || !slices.Contains(shell.Names(), name) {
+		return 0, false
+	}
+	return shell.Main(ctx, args, std.In, std.Out, std.Err), true
+}
+
+// joinProgress lets both families of users write --progress as they know it:
+// alone (a switch), or with a mode behind a space or an equals sign.
+func joinProgress(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if a == "--" {
+			return append(out, args[i:]...)
+		}
+		if a == "--progress" && i+1 < len(args) && slices.Contains(progressModes, args[i+1]) {
+			a += "=" + args[i+1]
+			i++
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// report prints what went wrong, once, and chooses the exit status.
+func (a *app) report(ctx context.Context, err error) int {
+	if err == nil {
+		return 0
+	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(a.std.Err, "error: interrupted")
+		return 130
+	}
+	fmt.Fprintln(a.std.Err, "error: "+a.explainError(err))
+	var unknown *unknownCommand
+	if errors.As(err, &unknown) {
+		return 3
+	}
+	return 1
+}
+
+// unknownCommand is a word that is no command.
+type unknownCommand struct{ name, like string }
+
+// Error implements error.
+func (e *unknownCommand) Error() string {
+	s := fmt.Sprintf("No help topic for '%s'", e.name)
+	if e.like != "" {
+		s += fmt.Sprintf(": did you mean %q?", e.like)
+	}
+	return s + "; see stacker --help"
+}
+
+// command is the root command.
+func (a *app) command() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "stacker",
+		Short:         "build OCI images as an ordinary user",
+		Long:          "stacker builds OCI images as an ordinary user: no daemon, no root, nothing to set up.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       Version(),
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			e := &unknownCommand{name: args[0]}
+			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+				e.like = s[0]
+			}
+			return e
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settings.complete(cmd) },
+	}
+	cmd.SetVersionTemplate("stacker version {{.Version}}\n")
+	cmd.SetUsageTemplate(strings.Replace(cmd.UsageTemplate(), "Available Commands:", "COMMANDS:", 1))
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("incorrect usage: %w; see %s --help", err, c.CommandPath())
+	})
+	a.settings.flags(cmd.PersistentFlags())
+	cmd.AddCommand(
+		a.buildCommand(), a.chrootCommand(), a.grabCommand(), a.inspectCommand(), a.cleanCommand(),
+		a.checkCommand(), a.duCommand(), a.pruneCommand(), a.versionCommand(),
+	)
+	return cmd
+}

@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"build.stacker.dev/internal/blob"
+	"build.stacker.dev/internal/reference"
+	"build.stacker.dev/internal/registry"
+	"build.stacker.dev/internal/registry/auth"
+)
+
+// registryOptions are those of the user: certificates and credentials where
+// docker and podman keep them.
+func registryOptions(insecure bool) registry.Options {
+	home, _ := os.UserHomeDir() // none: no files of the user
+	o := registry.Options{
+		Credentials: keychain(os.Getenv, home).Lookup,
+		CertDirs:    []string{"/etc/docker/certs.d", "/etc/containers/certs.d"},
+		Proxy:       http.ProxyFromEnvironment,
+		UserAgent:   "stacker/" + Version(),
+	}
+	if home != "" {
+		o.CertDirs = append([]string{filepath.Join(home, ".config", "containers", "certs.d")}, o.CertDirs...)
+	}
+	if insecure {
+		o.Insecure = func(string) bool { return true }
+	}
+	return o
+}
+
+// keychain reads the files in which docker and podman keep credentials, the most
+// specific first.
+func keychain(getenv func(string) string, home string) *auth.Keychain {
+	var sources []auth.Source
+	add := func(dir string, rest ...string) {
+		if dir != "" {
+			sources = append(sources, auth.Source{Path: filepath.Join(append([]string{dir}, rest...)...)})
+		}
+	}
+	if data := getenv("DOCKER_AUTH_CONFIG"); data != "" {
+		sources = append(sources, auth.Source{Data: []byte(data)})
+	}
+	add(getenv("REGISTRY_AUTH_FILE"))
+	add(getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
+	add(home, ".config", "containers", "auth.json")
+	if dir := getenv("DOCKER_CONFIG"); dir != "" {
+		add(dir, "config.json")
+	} else {
+		add(home, ".docker", "config.json")
+	}
+	return auth.New(sources...)
+}
+
+// fileCredentials finds those for an http import.
+func fileCredentials(ctx context.Context) func(host, path string) (string, string, bool) {
+	home, _ := os.UserHomeDir()
+	keys := keychain(os.Getenv, home)
+	return func(host, path string) (string, string, bool) {
+		c, err := keys.Lookup(ctx, host, strings.Trim(path, "/"))
+		return c.Username, c.Password, err == nil && c.Username != ""
+	}
+}
+
+// puller is a registry client as package source wants it. It implements source.Registry.
+type puller struct{ client *registry.Client }
+
+// Resolve implements source.Registry.
+func (p *puller) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
+	ref, err := reference.Parse(name)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return p.client.Head(ctx, ref)
+}
+
+// Manifest implements source.Registry.
+func (p *puller) Manifest(ctx context.Context, name string, d ocispec.Descriptor) ([]byte, error) {
+	ref, err := reference.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	return p.client.Manifest(ctx, ref, d)
+}
+
+// Fetch implements source.Registry.
+func (p *puller) Fetch(ctx context.Context, name string, d ocispec.Descriptor, into *blob.Store, progress func(int64)) error {
+	ref, err := reference.Parse(name)
+	if err != nil {
+		return err
+	}
+	return into.Fetch(ctx, d, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		r, err := p.client.BlobFrom(ctx, ref, d, offset)
+		if err != nil || progress == nil {
+			return r, err
+		}
+		return &told{ReadCloser: r, done: offset, tell: progress}, nil
+	})
+}
+
+// told reports how far a reader is, every few MB.
+type told struct {
+	io.ReadCloser
+	done, last int64
+	tell       func(int64)
+}
+
+// Read implements io.Reader.
+func (t *told) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	t.done += int64(n)
+	if t.done-t.last >= 1<<20 || err != nil {
+		t.last = t.done
+		t.tell(t.done)
+	}
+	return n, err
+}

@@ -1,0 +1,332 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package container runs one command confined in a root file system of its own.
+//
+// Run is called in the worker: it needs all capabilities in a user namespace that
+// is not the machine's first. It makes the mounts of the step, detached, and
+// starts the container's first process, which attaches them, confines itself and
+// starts the command (package initproc).
+//
+// A step has its own mount, pid, ipc, uts and cgroup namespaces; a network
+// namespace if asked. It sees its root, new /proc and /dev, and a read-only /sys.
+// It holds the eleven capabilities of keepCaps and, in them, the means of a
+// package manager: no mounts, no tracing of others, no other user's processes. A
+// filter of system calls is described in package seccomp. Nothing of the outside
+// is inherited: no descriptors but the three streams, no keyring, no environment.
+//
+// Invariants: when Run returns, every process of the step is dead and no mount of
+// it is left; Upper holds only what the step did; nothing is ever mounted in the
+// caller's mount namespace; no path is resolved through links of the step's root
+// but scoped to it.
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/container/initproc"
+	"build.stacker.dev/internal/mount"
+	"build.stacker.dev/internal/seccomp"
+)
+
+const defaultShm = 64 << 20
+
+// keepCaps are the capabilities of a step that is not privileged.
+const keepCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
+	1<<unix.CAP_KILL | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_SETGID |
+	1<<unix.CAP_SETPCAP | 1<<unix.CAP_SETUID | 1<<unix.CAP_SYS_CHROOT
+
+// filter memoizes the system call filters, which depend on nothing but this.
+var filter = sync.OnceValues(func() ([2][]byte, error) {
+	var out [2][]byte
+	for i, caps := range [2]uint64{keepCaps, keepCaps | 1<<unix.CAP_NET_RAW} {
+		p, err := seccomp.Program(seccomp.Options{Caps: caps})
+		if err != nil {
+			return out, err
+		}
+		out[i] = p
+	}
+	return out, nil
+})
+
+// Run runs the step s and waits for its end. The error says what kept the command
+// from starting, and wraps the errno; how the command itself ended is in Exit.
+// When ctx is done, every process of the step is killed, and the error is the
+// cause.
+func Run(ctx context.Context, s Spec) (Exit, error) {
+	if err := check(&s); err != nil {
+		return Exit{}, fmt.Errorf("run step: %w", err)
+	}
+	r := &run{spec: s}
+	defer r.close()
+	if err := r.prepare(); err != nil {
+		return Exit{}, err
+	}
+	if err := r.start(); err != nil {
+		return Exit{}, err
+	}
+	return r.wait(ctx)
+}
+
+func check(s *Spec) error {
+	switch {
+	case len(s.Args) == 0:
+		return errors.New("there is no command")
+	case s.Scratch == "":
+		return errors.New("there is no scratch directory")
+	case (s.Upper == "") != (s.Work == ""):
+		return errors.New("an upper directory needs a work directory, and the other way round")
+	case s.Network != "" && s.Network != NetworkHost && s.Network != NetworkNone:
+		return fmt.Errorf("network %q is not known: use %q or %q", string(s.Network), NetworkHost, NetworkNone)
+	case s.Terminal && s.OnConsole == nil:
+		return errors.New("a terminal needs somebody to take its other end")
+	case s.SingleID && (s.UID != 0 || s.GID != 0):
+		return fmt.Errorf("user %d:%d cannot be used: only one id is available here; give this user subordinate ids (/etc/subuid)", s.UID, s.GID)
+	}
+	return nil
+}
+
+// run is one step under way.
+type run struct {
+	spec    Spec
+	step    initproc.Step
+	files   []*os.File // what init gets, from descriptor 4 on
+	opened  []*os.File // what is closed at the end
+	control *net.UnixConn
+	proc    *os.Process
+}
+
+func (r *run) own(f *os.File) *os.File {
+	r.opened = append(r.opened, f)
+	return f
+}
+
+func (r *run) close() {
+	for _, f := range r.opened {
+		_ = f.Close() // mounts and ends of sockets: nothing to lose
+	}
+	r.opened = nil
+	if r.control != nil {
+		_ = r.control.Close()
+	}
+}
+
+// prepare makes the mounts and says what init is to do.
+func (r *run) prepare() error {
+	s := &r.spec
+	sources, err := openSources(s.Mounts)
+	if err != nil {
+		return err
+	}
+	for _, src := range sources {
+		r.own(src.tree)
+	}
+	targets, err := prepare(s, sources)
+	if err != nil {
+		return err
+	}
+	root, err := mountRoot(s)
+	if err != nil {
+		return err
+	}
+	r.files = append(r.files, r.own(root))
+	for _, src := range sources {
+		r.files = append(r.files, src.tree)
+	}
+	return r.describe(targets)
+}
+
+// mountRoot mounts the step's root, detached.
+func mountRoot(s *Spec) (*os.File, error) {
+	if s.Upper != "" {
+		// Left by an earlier step on the same directories; the kernel takes it for
+		// the sign of a crash (Documentation/filesystems/overlayfs, "Volatile mount").
+		if err := os.RemoveAll(filepath.Join(s.Work, "work", "incompat")); err != nil {
+			return nil, fmt.Errorf("mount overlay: %w", err)
+		}
+	}
+	lowers := append(append(make([]string, 0, len(s.Lowers)+2), s.Lowers...), s.Scratch)
+	if len(lowers) == 1 && s.Upper == "" {
+		return mount.ClonePath(s.Scratch, false)
+	}
+	m, err := mount.Overlay(mount.OverlayOptions{Lowers: lowers, Upper: s.Upper, Work: s.Work})
+	if err != nil {
+		return nil, fmt.Errorf("mount overlay: %w", err)
+	}
+	return m, nil
+}
+
+func (r *run) describe(targets []target) error {
+	s := &r.spec
+	r.step = initproc.Step{
+		Args: s.Args, Env: s.Env, Dir: s.Dir, Hostname: s.Hostname,
+		UID: s.UID, GID: s.GID, Groups: s.Groups, SingleID: s.SingleID,
+		Privileged: s.Privileged, NoNewPrivs: s.NoNewPrivs, Terminal: s.Terminal,
+		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: defaultShm,
+	}
+	if s.Hostname == "" {
+		r.step.Hostname = "stacker"
+	}
+	if s.ShmSize > 0 {
+		r.step.ShmSize = uint64(s.ShmSize)
+	}
+	if r.step.OwnNetwork {
+		r.step.Caps |= 1 << unix.CAP_NET_RAW
+	}
+	r.step.Scoped = !s.Privileged && !r.step.OwnNetwork
+	for _, t := range targets {
+		r.step.Mounts = append(r.step.Mounts, initproc.Mount{Target: t.path, Make: t.nested, File: t.file})
+	}
+	for _, l := range s.Limits {
+		r.step.Limits = append(r.step.Limits, initproc.Limit{Resource: uint64(l.Resource), Cur: l.Cur, Max: l.Max})
+	}
+	if s.Privileged || s.SeccompOff {
+		return nil
+	}
+	programs, err := filter()
+	if err != nil {
+		return err
+	}
+	r.step.Seccomp = programs[0]
+	if r.step.OwnNetwork {
+		r.step.Seccomp = programs[1]
+	}
+	return nil
+}
+
+// start starts init and tells it what to do.
+func (r *run) start() error {
+	streams, err := r.streams()
+	if err != nil {
+		return err
+	}
+	there, err := r.connect()
+	if err != nil {
+		return err
+	}
+	files := append(append(streams, there), r.files...)
+	exe, err := program()
+	if err != nil {
+		return err
+	}
+	r.own(exe)
+	// Above those that the child's descriptors will be numbered.
+	exe, path, err := above(exe, len(files)+8)
+	if err != nil {
+		return err
+	}
+	r.own(exe)
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
+	if r.step.OwnNetwork {
+		flags |= unix.CLONE_NEWNET
+	}
+	r.proc, err = os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
+		// The process lives for one command: collecting garbage would not pay.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
+	})
+	if err != nil {
+		return fmt.Errorf("start container: %w", err)
+	}
+	// Only init has the mounts and its end of the socket now: they go when it goes.
+	for _, f := range r.opened {
+		_ = f.Close()
+	}
+	r.opened = nil
+	return nil
+}
+
+// streams gives the command's standard streams.
+func (r *run) streams() ([]*os.File, error) {
+	out := []*os.File{r.spec.Stdin, r.spec.Stdout, r.spec.Stderr}
+	var null *os.File
+	for i, f := range out {
+		if f != nil && !r.spec.Terminal {
+			continue
+		}
+		if null == nil {
+			n, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				return nil, err
+			}
+			null = r.own(n)
+		}
+		out[i] = null
+	}
+	return out, nil
+}
+
+// connect makes the control socket and gives init's end of it.
+func (r *run) connect() (*os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make control socket: %w", err)
+	}
+	there := r.own(os.NewFile(uintptr(fds[1]), "control"))
+	here := os.NewFile(uintptr(fds[0]), "control")
+	defer here.Close()
+	c, err := net.FileConn(here)
+	if err != nil {
+		return nil, fmt.Errorf("make control socket: %w", err)
+	}
+	r.control = c.(*net.UnixConn)
+	return there, nil
+}
+
+// wait hands init its message, and listens to it until it ends.
+func (r *run) wait(ctx context.Context) (Exit, error) {
+	stop := context.AfterFunc(ctx, func() { _ = r.proc.Kill() }) // gone already is fine
+	defer stop()
+	out, err := r.talk()
+	if err != nil {
+		_ = r.proc.Kill()
+	}
+	// Init is the first of its pid namespace: the kernel reports its end when
+	// everything else there is dead.
+	state, werr := r.proc.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return Exit{}, context.Cause(ctx)
+	case werr != nil:
+		return Exit{}, fmt.Errorf("wait for container: %w", werr)
+	case err != nil:
+		return Exit{}, fmt.Errorf("%w (container's init: %s)", err, state)
+	case out.Err != "":
+		return Exit{}, &StartError{Text: out.Err, Errno: out.Errno}
+	}
+	return Exit{
+		Code:   out.Code,
+		Signal: syscall.Signal(out.Signal),
+		User:   time.Duration(out.User) * time.Microsecond,
+		System: time.Duration(out.System) * time.Microsecond,
+		MaxRSS: out.MaxRSS << 10,
+	}, nil
+}
+
+// StartError says why a command could not be started, as "operation: error".
+type StartError struct {
+	Text  string
+	Errno syscall.Errno
+}
+
+// Error implements error.
+func (e *StartError) Error() string { return e.Text }
+
+// Unwrap gives the errno.
+func (e *StartError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}

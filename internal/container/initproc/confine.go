@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package initproc
+
+import (
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+const (
+	softFiles = 1024    // what select(2) can do
+	hardFiles = 1 << 20 // more would make programs that close them all slow
+	maxProcs  = 4096    // in the user namespace, per user
+
+	rlimitNproc = 6
+)
+
+// confine takes from the main thread what the command shall not have. The
+// command's process is made by this thread and inherits it.
+func (c *container) confine() error {
+	if err := c.setLimits(); err != nil {
+		return err
+	}
+	if err := joinKeyring(); err != nil {
+		return err
+	}
+	syscall.Umask(0o022)
+	if c.Scoped {
+		if err := fail("confine to own processes (landlock)", scope()); err != nil {
+			return err
+		}
+	}
+	if !c.Privileged {
+		if err := fail("drop capabilities", dropCaps(c.Caps)); err != nil {
+			return err
+		}
+	}
+	if c.NoNewPrivs {
+		_, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0, 0)
+		if e != 0 {
+			return fail("set no_new_privs", e)
+		}
+	}
+	// Nothing but the three streams goes on. Marked rather than closed, because
+	// this process still needs some.
+	_, _, e := syscall.Syscall(sysCloseRange, 3, 1<<32-1, closeRangeCloexec)
+	if e != 0 {
+		return fail("close_range", e)
+	}
+	return fail("install system call filter", setFilter(c.Seccomp))
+}
+
+func (c *container) setLimits() error {
+	if err := lower(syscall.RLIMIT_NOFILE, softFiles, hardFiles); err != nil {
+		return fail("limit open files", err)
+	}
+	if err := lower(rlimitNproc, maxProcs, maxProcs); err != nil {
+		return fail("limit processes", err)
+	}
+	// No core file, and no helper of the host that is started to take one.
+	if err := lower(syscall.RLIMIT_CORE, 0, 0); err != nil {
+		return fail("limit core files", err)
+	}
+	for _, l := range c.Limits {
+		err := syscall.Setrlimit(int(l.Resource), &syscall.Rlimit{Cur: l.Cur, Max: l.Max})
+		if err != nil {
+			return fail("set resource limit "+utoa(l.Resource), err)
+		}
+	}
+	return nil
+}
+
+// lower sets a limit, as far as the hard limit allows. Setrlimit rather than
+// prlimit for RLIMIT_NOFILE: package syscall must forget the limit that the
+// process was started with, else it gives that one to the command.
+func lower(resource int, soft, hard uint64) error {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(resource, &l); err != nil {
+		return err
+	}
+	l.Max = min(l.Max, hard)
+	l.Cur = min(l.Max, soft)
+	return syscall.Setrlimit(resource, &l)
+}
+
+// joinKeyring leaves the session keyring of outside for a new, anonymous one.
+func joinKeyring() error {
+	_, _, e := syscall.RawSyscall(syscall.SYS_KEYCTL, keyctlJoinSessionKeyring, 0, 0)
+	switch e {
+	case 0, syscall.ENOSYS: // a kernel without keys
+		return nil
+	case syscall.EDQUOT, syscall.EPERM, syscall.ENOMEM:
+		// The user's few keys are in use (they are freed late), or a filter around
+		// us refuses keyctl, as ours does for the command.
+		return nil
+	}
+	return fail("join session keyring", e)
+}
+
+// scope keeps the command from the abstract sockets and the processes of others.
+// Kernels before 6.12 cannot.
+func scope() error {
+	abi, _, e := syscall.RawSyscall(sysLandlockCreateRuleset, 0, 0, landlockCreateRulesetVersion)
+	if e == syscall.ENOSYS || e == syscall.EOPNOTSUPP || e == syscall.EPERM || e == 0 && abi < 6 {
+		return nil
+	}
+	if e != 0 {
+		return e
+	}
+	attr := struct{ fs, net, scoped uint64 }{scoped: landlockScopeAbstractUnix | landlockScopeSignal}
+	fd, _, e := syscall.RawSyscall(sysLandlockCreateRuleset, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if e != 0 {
+		return e
+	}
+	if _, _, e = syscall.RawSyscall(sysLandlockRestrictSelf, fd, 0, 0); e != 0 {
+		return e
+	}
+	return syscall.Close(int(fd))
+}
+
+// dropCaps takes capabilities out of the bounding set, so that the command gets
+// no others by its exec. Permitted and effective stay for what is left to do, and
+// to keep the command from tracing this process.
+func dropCaps(keep uint64) error {
+	for i := uintptr(0); i < 64; i++ {
+		if keep&(1<<i) != 0 {
+			continue
+		}
+		err := prctl(prCapbsetDrop, i)
+		if err == syscall.EINVAL {
+			break // the kernel's last one was before
+		}
+		if err != nil {
+			return err
+		}
+	}
+	err := prctl(prCapAmbient, prCapAmbientClear)
+	if err != nil {
+		return err
+	}
+	return clearInheritable()
+}
+
+const capVersion3 = 0x20080522
+
+func clearInheritable() error {
+	hdr := struct {
+		version uint32
+		pid     int32
+	}{version: capVersion3}
+	var data [2]struct{ effective, permitted, inheritable uint32 }
+	_, _, e := syscall.RawSyscall(syscall.SYS_CAPGET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data)), 0)
+	if e != 0 {
+		return e
+	}
+	data[0].inheritable, data[1].inheritable = 0, 0
+	return errnoErr(syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data)), 0))
+}
+
+// setFilter installs a seccomp program: it is the last thing, as the rest of this
+// process's main thread lives under it.
+func setFilter(program []byte) error {
+	if len(program) == 0 {
+		return nil
+	}
+	if len(program)%8 != 0 {
+		return os.ErrInvalid
+	}
+	fprog := struct {
+		len    uint16
+		filter *byte
+	}{uint16(len(program) / 8), &program[0]}
+	return errnoErr(syscall.RawSyscall(sysSeccomp, seccompSetModeFilter, 0, uintptr(unsafe.Pointer(&fprog))))
+}

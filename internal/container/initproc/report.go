@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package initproc
+
+import (
+	"errors"
+	"syscall"
+)
+
+// Kinds of report that go back over the control socket. A report is its kind, the
+// length of what follows (four bytes, little endian), and that.
+const (
+	ReportConsole = 'c' // nothing follows; the terminal's master end rides on it
+	ReportError   = 'e' // errno (four bytes) and text: the command did not start
+	ReportExit    = 'x' // five numbers: code, signal, microseconds user and system, KiB
+)
+
+// Outcome is what a report says.
+type Outcome struct {
+	Code, Signal int
+	User, System int64 // microseconds
+	MaxRSS       int64 // KiB
+	Err          string
+	Errno        syscall.Errno
+	Ended        bool
+}
+
+func report(err error) {
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	b := append(le32(nil, uint32(errno)), err.Error()...)
+	send(ReportError, b, nil)
+}
+
+func reportExit(status syscall.WaitStatus) {
+	var use syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_CHILDREN, &use) // zero is as good as an error
+	code, signal := status.ExitStatus(), 0
+	if status.Signaled() {
+		signal = int(status.Signal())
+		code = 128 + signal
+	}
+	var e encoder
+	e.number(uint64(code))
+	e.number(uint64(signal))
+	e.number(uint64(use.Utime.Sec*1e6 + int64(use.Utime.Usec)))
+	e.number(uint64(use.Stime.Sec*1e6 + int64(use.Stime.Usec)))
+	e.number(uint64(use.Maxrss))
+	send(ReportExit, e.b, nil)
+}
+
+func sendConsole(master int) error {
+	return send(ReportConsole, nil, syscall.UnixRights(master))
+}
+
+func send(kind byte, b, rights []byte) error {
+	msg := append(le32([]byte{kind}, uint32(len(b))), b...)
+	return syscall.Sendmsg(controlFd, msg, rights, nil, 0)
+}
+
+func le32(b []byte, v uint32) []byte {
+	return append(b, byte(v), byte(v>>8), byte(v>>16), byte(v>>24))
+}
+
+// ParseReport reads what follows a report of the kind.
+func ParseReport(kind byte, b []byte) (Outcome, error) {
+	switch kind {
+	case ReportError:
+		if len(b) < 4 {
+			return Outcome{}, errMessage
+		}
+		errno := uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
+		return Outcome{Err: string(b[4:]), Errno: syscall.Errno(errno)}, nil
+	case ReportExit:
+		d := decoder{b: b}
+		o := Outcome{
+			Code: int(d.number()), Signal: int(d.number()),
+			User: int64(d.number()), System: int64(d.number()), MaxRSS: int64(d.number()),
+			Ended: true,
+		}
+		if d.bad {
+			return Outcome{}, errMessage
+		}
+		return o, nil
+	}
+	return Outcome{}, errMessage
+}

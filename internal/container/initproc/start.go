@@ -1,0 +1,138 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package initproc
+
+import (
+	"os"
+	"syscall"
+)
+
+// defaultPath is searched where the environment has no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// lookPath finds the command. It runs inside the root, in the step's directory.
+func lookPath(name string, env []string) (string, error) {
+	if name == "" {
+		return "", fail("exec ''", syscall.ENOENT)
+	}
+	for i := range len(name) {
+		if name[i] == '/' {
+			return name, nil
+		}
+	}
+	path := defaultPath
+	for _, e := range env {
+		if len(e) > 5 && e[:5] == "PATH=" {
+			path = e[5:]
+		}
+	}
+	for path != "" {
+		i := 0
+		for i < len(path) && path[i] != ':' {
+			i++
+		}
+		dir := path[:i]
+		path = path[min(i+1, len(path)):]
+		if dir == "" {
+			dir = "."
+		}
+		var st syscall.Stat_t
+		full := dir + "/" + name
+		if syscall.Stat(full, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Mode&0o111 != 0 {
+			return full, nil
+		}
+	}
+	return "", &fault{"exec " + name + " (looked for in PATH)", syscall.ENOENT}
+}
+
+// start starts the command as process 2.
+func (c *container) start(path string) (int, error) {
+	attr := &syscall.ProcAttr{
+		Env:   c.Env,
+		Files: []uintptr{0, 1, 2},
+		Sys: &syscall.SysProcAttr{
+			Setsid:     true,
+			Credential: &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups, NoSetGroups: c.SingleID},
+		},
+	}
+	if c.tty >= 0 {
+		t := uintptr(c.tty)
+		attr.Files = []uintptr{t, t, t}
+		attr.Sys.Setctty = true
+	}
+	pid, err := syscall.ForkExec(path, c.Args, attr)
+	if err != nil {
+		return 0, execError(path, err)
+	}
+	if c.tty >= 0 {
+		_ = syscall.Close(c.tty)
+	}
+	return pid, nil
+}
+
+// execError says what ENOENT and ENOEXEC of execve(2) leave open.
+func execError(path string, err error) error {
+	var st syscall.Stat_t
+	switch {
+	case err == syscall.ENOENT && syscall.Stat(path, &st) == nil:
+		return &fault{"exec " + path + " (it is there, but the interpreter or loader that it needs is not)", err}
+	case err == syscall.ENOEXEC:
+		return &fault{"exec " + path + " (a script without #! line, or a program for another machine)", err}
+	}
+	return &fault{"exec " + path, err}
+}
+
+// reap collects processes that end until the command does, and reports that.
+func reap(command int) error {
+	// Only this end of the streams is the command's: a reader of its output must
+	// not wait for us.
+	for fd := range 3 {
+		_ = syscall.Close(fd)
+	}
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return fail("wait for command", err)
+		}
+		if pid == command {
+			reportExit(status)
+			return nil
+		}
+	}
+}
+
+// receive reads the Step from the control socket.
+func receive() (*Step, error) {
+	control := os.NewFile(controlFd, "control")
+	var head [4]byte
+	if err := readFull(control, head[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, uint32(head[0])|uint32(head[1])<<8|uint32(head[2])<<16|uint32(head[3])<<24)
+	if err := readFull(control, b); err != nil {
+		return nil, err
+	}
+	return Decode(b)
+}
+
+func readFull(f *os.File, b []byte) error {
+	for len(b) > 0 {
+		n, err := syscall.Read(int(f.Fd()), b)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return fail("read step", err)
+		}
+		if n == 0 {
+			return fail("read step", errMessage)
+		}
+		b = b[n:]
+	}
+	return nil
+}

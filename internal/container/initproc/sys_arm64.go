@@ -1,0 +1,7 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package initproc
+
+// sysSeccomp is the number of seccomp(2).
+const sysSeccomp = 277

@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"os"
+	"syscall"
+	"time"
+)
+
+// Network says which network a step sees.
+type Network string
+
+// The networks. The empty string is NetworkHost.
+const (
+	NetworkHost Network = "host" // the one of this machine
+	NetworkNone Network = "none" // only a loopback interface of its own
+)
+
+// Spec describes one step. Paths outside the step are relative to the working
+// directory.
+type Spec struct {
+	Lowers  []string // layer trees, bottom first
+	Upper   string   // receives what the step changes; empty: the step cannot change anything
+	Work    string   // empty directory beside Upper
+	Scratch string   // empty directory for missing mount points; the caller removes it afterwards
+
+	Args []string // Args[0] without a slash is looked for in PATH of Env
+	Env  []string
+	Dir  string // in the step; must exist there
+
+	UID, GID uint32
+	Groups   []uint32
+	SingleID bool // only id 0 is mapped
+
+	Hostname string // empty: "stacker"
+	Mounts   []Mount
+	Network  Network
+
+	// Privileged gives all capabilities of the user namespace and takes away the
+	// system call filter and the masks of /proc and /sys.
+	Privileged bool
+	NoNewPrivs bool
+	SeccompOff bool
+
+	Stdin, Stdout, Stderr *os.File // nil: /dev/null
+	// Terminal gives the step a terminal of its own in place of the three files.
+	// OnConsole, which must be set then, gets its other end before the step
+	// starts, and closes it.
+	Terminal  bool
+	OnConsole func(*os.File)
+
+	ShmSize int64 // bytes of /dev/shm; 0: 64 MiB
+	Limits  []Limit
+}
+
+// Mount shows something of the outside, or a tmpfs, in the step.
+type Mount struct {
+	// One of Source, FD and Tmpfs. Source is a path that the program itself chose,
+	// FD any open file or directory.
+	Source string
+	FD     *os.File
+	Tmpfs  *Tmpfs
+
+	// Detached says that FD is a mount of its own (mount.Clone, userns.IDMapMount):
+	// it is used up.
+	Detached bool
+
+	// Target is where the step sees it. Links are followed inside the step's root;
+	// what is missing is made and is not seen in Upper.
+	Target    string
+	ReadOnly  bool
+	Recursive bool // with the mounts below it
+	File      bool // a missing Target is made as a file; found out when Source or FD is set
+}
+
+// Tmpfs is a new empty file system.
+type Tmpfs struct {
+	Size int64  // bytes; 0: the kernel's default, half of the memory
+	Mode uint32 // permission bits of its root; 0: 01777
+}
+
+// Limit is a resource limit of setrlimit(2).
+type Limit struct {
+	Resource int
+	Cur, Max uint64
+}
+
+// Exit is how a step's first process ended.
+type Exit struct {
+	Code   int            // exit status; 128 + Signal after a signal
+	Signal syscall.Signal // 0: it exited by itself
+	User   time.Duration  // CPU time of the step
+	System time.Duration
+	MaxRSS int64 // bytes, of its largest process
+}

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/container/initproc"
+)
+
+// maxReport bounds what init reports: a number or two, or an error.
+const maxReport = 64 << 10
+
+var errSilent = errors.New("the container ended without a word: was its first process killed, for want of memory?")
+
+// talk sends the step to init and reads its reports.
+func (r *run) talk() (initproc.Outcome, error) {
+	msg := r.step.Encode()
+	head := binary.LittleEndian.AppendUint32(nil, uint32(len(msg)))
+	if _, err := r.control.Write(append(head, msg...)); err != nil {
+		return initproc.Outcome{}, errSilent
+	}
+	for {
+		kind, body, err := r.readReport()
+		if err != nil {
+			return initproc.Outcome{}, err
+		}
+		if kind != initproc.ReportConsole {
+			return initproc.ParseReport(kind, body)
+		}
+	}
+}
+
+// readReport reads one report. A descriptor comes with the first byte of it.
+func (r *run) readReport() (byte, []byte, error) {
+	var head [5]byte
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := r.control.ReadMsgUnix(head[:1], oob)
+	if err != nil || n == 0 {
+		return 0, nil, errSilent
+	}
+	if oobn > 0 {
+		if err := r.console(oob[:oobn]); err != nil {
+			return 0, nil, err
+		}
+	}
+	if _, err := io.ReadFull(r.control, head[1:]); err != nil {
+		return 0, nil, errSilent
+	}
+	size := binary.LittleEndian.Uint32(head[1:])
+	if size > maxReport {
+		return 0, nil, fmt.Errorf("report of container's init has %d bytes", size)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r.control, body); err != nil {
+		return 0, nil, errSilent
+	}
+	return head[0], body, nil
+}
+
+// console hands on the other end of the step's terminal.
+func (r *run) console(oob []byte) error {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return fmt.Errorf("receive terminal: %w", err)
+	}
+	for _, m := range msgs {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return fmt.Errorf("receive terminal: %w", err)
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			r.spec.OnConsole(os.NewFile(uintptr(fd), "terminal"))
+		}
+	}
+	return nil
+}

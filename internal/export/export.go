@@ -1,0 +1,288 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package export turns results into images and puts them where they are wanted:
+// for now into OCI layouts.
+//
+// Layers are packed as soon as a stage's files are there, while other stages
+// still run; tags appear together, after everything that they need is durable.
+// The same result and the same settings give the same bytes.
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/compress"
+	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/layout"
+	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source"
+	"build.stacker.dev/internal/state"
+	"build.stacker.dev/internal/worker"
+)
+
+// uncompressedSize is the annotation by which other tools of stacker.yaml's
+// users know the size of a layer's tar.
+const uncompressedSize = "ci.umo.uncompressed_blob_size"
+
+// Layout exports images to an OCI layout.
+type Layout struct {
+	State       *state.State
+	Images      *source.Images
+	Layout      *layout.Layout
+	Compression compress.Algorithm // of layers made here
+	Now         func() time.Time
+	Events      solve.Sink
+	// Results gives what vertices produced.
+	Results func(*graph.Vertex) (cache.Result, bool)
+
+	mu     sync.Mutex
+	images map[*graph.Target]ocispec.Descriptor
+	packs  sync.Mutex // one layer is packed at a time: it uses all cores
+}
+
+// Image writes everything of a target's image but its tag.
+func (e *Layout) Image(ctx context.Context, t *graph.Target) error {
+	a, err := assemble(t, e.Results)
+	if err != nil {
+		return err
+	}
+	layers := make([]ocispec.Descriptor, len(a.layers))
+	for i, l := range a.layers {
+		if layers[i], err = e.layer(ctx, t, l, cache.Chain(a.layers[:i+1])); err != nil {
+			return fmt.Errorf("export image %s: %w", t.Name, err)
+		}
+	}
+	desc, err := e.documents(a, t, layers)
+	if err != nil {
+		return fmt.Errorf("export image %s: %w", t.Name, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.images == nil {
+		e.images = map[*graph.Target]ocispec.Descriptor{}
+	}
+	e.images[t] = desc
+	return nil
+}
+
+// documents writes config and manifest.
+func (e *Layout) documents(a assembled, t *graph.Target, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	created, err := e.created(a, t)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	a.config.Created = &created
+	for i := range a.config.History {
+		if h := &a.config.History[i]; h.Author == author && h.Created == nil {
+			h.Created = &created
+		}
+	}
+	config, err := e.put(a.config)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	config.MediaType = ocispec.MediaTypeImageConfig
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: layers, Annotations: a.annotations}
+	if m.Layers == nil {
+		m.Layers = []ocispec.Descriptor{}
+	}
+	m.SchemaVersion = 2
+	desc, err := e.put(m)
+	desc.MediaType = ocispec.MediaTypeImageManifest
+	return desc, err
+}
+
+// put writes a document, unless the layout has it.
+func (e *Layout) put(v any) (ocispec.Descriptor, error) {
+	data, err := image.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d := descriptorOf(data)
+	if e.Layout.Blobs().Has(d) {
+		return d, nil
+	}
+	return e.Layout.Blobs().Put(data)
+}
+
+// created is when this very image was made first: building it again changes
+// nothing. With SOURCE_DATE_EPOCH it is that.
+func (e *Layout) created(a assembled, t *graph.Target) (time.Time, error) {
+	if t.Config.SourceEpoch != nil {
+		return t.Config.SourceEpoch.UTC(), nil
+	}
+	config, err := image.Marshal(a.config)
+	if err != nil {
+		return time.Time{}, err
+	}
+	notes, err := image.Marshal(a.annotations)
+	if err != nil {
+		return time.Time{}, err
+	}
+	in := cache.Ingredients{{Name: "image", Value: t.Name}, {Name: "config", Value: string(config)}, {Name: "annotations", Value: string(notes)}}
+	key := in.Key()
+	if r := e.State.Cache.Lookup(key); r != nil {
+		e.State.Cache.Touch(key, e.Now())
+		return r.Created.UTC(), nil
+	}
+	now := e.Now().UTC().Truncate(time.Second)
+	err = e.State.Cache.Put(&cache.Record{Step: "image " + t.Name, Key: key, Created: now, Ingredients: in})
+	return now, err
+}
+
+// layer makes sure that the layout has a layer's blob. chain is the layer's chainID.
+func (e *Layout) layer(ctx context.Context, t *graph.Target, l cache.Layer, chain string) (ocispec.Descriptor, error) {
+	if l.Blob != nil {
+		return e.baseLayer(ctx, l)
+	}
+	return e.ownLayer(ctx, t, l, chain)
+}
+
+// baseLayer copies a layer of the base image as it is.
+func (e *Layout) baseLayer(ctx context.Context, l cache.Layer) (ocispec.Descriptor, error) {
+	d := *l.Blob
+	d.MediaType = image.OCIMediaType(d.MediaType)
+	d.URLs = nil
+	if e.Layout.Blobs().Has(d) {
+		return d, nil
+	}
+	r, err := e.Images.Open(ctx, l.Origin, l.Insecure, *l.Blob)
+	if err != nil {
+		return d, err
+	}
+	defer r.Close()
+	return d, e.Layout.PutBlob(d, readerContext{ctx, r})
+}
+
+// readerContext ends reading when the context does.
+type readerContext struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (r readerContext) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}
+
+// ownLayer packs a layer that was made here, unless its blob is there.
+func (e *Layout) ownLayer(ctx context.Context, t *graph.Target, l cache.Layer, chain string) (ocispec.Descriptor, error) {
+	in := cache.Ingredients{{Name: "pack", Value: string(l.DiffID)}, {Name: "compression", Value: string(e.Compression) + " " + packVersion}}
+	key := in.Key()
+	if r := e.State.Cache.Lookup(key); r != nil && len(r.Result.Layers) == 1 && r.Result.Layers[0].Blob != nil {
+		d := *r.Result.Layers[0].Blob
+		if e.Layout.Blobs().Has(d) {
+			e.State.Cache.Touch(key, e.Now())
+			return d, nil
+		}
+	}
+	e.packs.Lock()
+	defer e.packs.Unlock()
+	d, err := e.pack(ctx, t, l, chain)
+	if err != nil {
+		return d, err
+	}
+	l.Blob = &d
+	return d, e.State.Cache.Put(&cache.Record{Step: "pack", Key: key, Created: e.Now(), Ingredients: in, Result: cache.Result{Layers: []cache.Layer{l}}})
+}
+
+// packVersion changes when the compressors give other bytes than before.
+const packVersion = "1"
+
+func (e *Layout) pack(ctx context.Context, t *graph.Target, l cache.Layer, chain string) (d ocispec.Descriptor, err error) {
+	v := solve.Vertex{ID: "pack " + string(l.DiffID), Stage: t.Name, Name: "pack layer " + l.DiffID.Encoded()[:12]}
+	start := e.Now()
+	e.Events(solve.Event{Kind: solve.Started, Vertex: v, Time: start})
+	defer func() {
+		end := solve.Event{Kind: solve.Done, Vertex: v, Dur: e.Now().Sub(start)}
+		if err != nil {
+			end.Kind, end.Err = solve.Failed, err
+		}
+		e.Events(end)
+	}()
+	w, err := e.State.Worker(ctx)
+	if err != nil {
+		return d, err
+	}
+	out, err := e.Layout.Blobs().Create()
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	tree := snapshot.LayerTree(chain)
+	reply, err := w.Pack(ctx, worker.PackRequest{
+		Tree: tree, DiffID: l.DiffID, Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: e.Compression,
+	}, out.File())
+	if errors.Is(err, worker.ErrMismatch) {
+		// What is kept is damaged: it must not be served again.
+		_ = w.Remove(ctx, []string{tree})
+		return d, fmt.Errorf("%w: it was removed, run the build again", err)
+	}
+	if err != nil {
+		return d, err
+	}
+	d = ocispec.Descriptor{MediaType: mediaType(e.Compression), Digest: reply.Digest, Size: reply.Size}
+	if e.Compression == compress.Gzip {
+		d.Annotations = map[string]string{uncompressedSize: strconv.FormatInt(l.Size, 10)}
+	}
+	return d, out.CommitAs(d)
+}
+
+func mediaType(a compress.Algorithm) string {
+	c := image.Uncompressed
+	switch a {
+	case compress.Gzip:
+		c = image.Gzip
+	case compress.Zstd:
+		c = image.Zstd
+	}
+	return image.LayerType{Archive: image.Tar, Compression: c}.MediaType()
+}
+
+// Tag gives the images of the targets their names, all at once and in order,
+// and drops what no tag needs any more. Where every tag is right already
+// nothing is written. Build-only targets have no image.
+func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*graph.Target) string) error {
+	var entries []layout.Entry
+	changed := false
+	for _, t := range targets {
+		d, ok := e.images[t]
+		if !ok {
+			continue
+		}
+		entries = append(entries, layout.Entry{Tag: name(t), Descriptor: d})
+		old, err := e.Layout.Resolve(ctx, name(t))
+		changed = changed || err != nil || old.Digest != d.Digest
+	}
+	if !changed {
+		return nil
+	}
+	return e.Layout.Tag(ctx, entries...)
+}
+
+// Descriptor is the manifest of an exported target.
+func (e *Layout) Descriptor(t *graph.Target) ocispec.Descriptor {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.images[t]
+}
+
+func descriptorOf(data []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+}

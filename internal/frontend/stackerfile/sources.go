@@ -1,0 +1,307 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package stackerfile
+
+import (
+	"encoding/hex"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+)
+
+var fromTypes = []string{"docker", "oci", "tar", "built", "scratch"}
+
+// from reads the base of a stage.
+func (d *decoder) from(n *node) From {
+	f := From{Pos: d.src.at(n), refPos: d.src.at(n)}
+	if n.kind != mapNode {
+		hint := "write from: and below it type:"
+		if n.text == "scratch" {
+			hint = "write from: {type: scratch}"
+		}
+		d.fail(n, hint, "from must be a map, not %s", n.what())
+		return f
+	}
+	keys := []string{"type", "url", "tag", "insecure"}
+	at := map[string]*node{}
+	for _, e := range n.entries {
+		switch e.key.text {
+		case "type":
+			f.Type, _ = d.text(e.value, "type")
+		case "url":
+			f.URL, _ = d.text(e.value, "url")
+		case "tag":
+			f.Tag, _ = d.text(e.value, "tag")
+		case "insecure":
+			f.Insecure = d.truth(e.value, "insecure")
+		default:
+			d.fail(e.key, didYouMean(e.key.text, keys, "known keys are "+strings.Join(keys, ", ")),
+				"stackerfile: unknown image source directive %s", short(e.key.text))
+		}
+		at[e.key.text] = e.value
+	}
+	d.checkFrom(n, &f, at)
+	return f
+}
+
+// checkFrom checks that the base has what its type needs. Keys of other types
+// have always been accepted without effect.
+func (d *decoder) checkFrom(n *node, f *From, at map[string]*node) {
+	place := func(key string) *node {
+		if v := at[key]; v != nil {
+			f.refPos = d.src.at(v)
+			return v
+		}
+		return n
+	}
+	switch f.Type {
+	case "scratch":
+	case "built":
+		if v := place("tag"); f.Tag == "" {
+			d.fail(v, "write the name of another layer in tag:", "from tag cannot be empty for image type 'built'")
+		}
+	case "docker":
+		if v := place("url"); f.URL == "" || !strings.Contains(f.URL, ":") {
+			d.fail(v, "write url: docker://HOST/REPOSITORY:TAG", "from url is no image for image type 'docker': %q", short(f.URL))
+		}
+	case "oci":
+		v := place("url")
+		if layout, tag, ok := strings.Cut(strings.TrimPrefix(f.URL, "oci:"), ":"); !ok || layout == "" || tag == "" {
+			d.fail(v, "write url: DIRECTORY:TAG", "bad OCI tag: %s", short(f.URL))
+		}
+	case "tar":
+		v := place("url")
+		if f.URL == "" {
+			d.fail(v, "write the file in url:", "from url cannot be empty for image type 'tar'")
+			return
+		}
+		d.kindOf(v, f.URL)
+	case "":
+		d.fail(n, "add type: with one of "+strings.Join(fromTypes, ", "), "invalid layer: no base")
+	default:
+		d.fail(at["type"], didYouMean(f.Type, fromTypes, "types are "+strings.Join(fromTypes, ", ")),
+			"unknown layer type: %s", short(f.Type))
+	}
+}
+
+// kindOf tells what a path of an import or a tar base is, and checks its form.
+func (d *decoder) kindOf(n *node, text string) ImportKind {
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found || strings.Contains(scheme, "/") {
+		return Local
+	}
+	switch scheme {
+	case "stacker":
+		if stage, inside, _ := strings.Cut(rest, "/"); stage == "" || !strings.Contains(rest, "/") || strings.Contains(inside, "\x00") {
+			d.fail(n, "write stacker://LAYER/PATH", "%s names no layer or no path", short(text))
+		}
+		return FromStage
+	case "http", "https":
+		if u, err := url.Parse(text); err != nil || u.Host == "" {
+			d.fail(n, "", "%s is not a url", short(text))
+		}
+		return HTTP
+	}
+	d.fail(n, "known schemes are http, https and stacker; a local path has none", "unsupported url scheme %s", short(text))
+	return Local
+}
+
+// imports reads one entry or a list of entries.
+func (d *decoder) imports(n *node, key string) []Import {
+	items := n.items
+	switch {
+	case n.kind == mapNode:
+		d.fail(n, "put a dash before the entry", "'%s' expected an array, found map", key)
+		return nil
+	case n.null():
+		return nil
+	case n.kind == textNode:
+		items = []*node{n}
+	}
+	var list []Import
+	for _, item := range items {
+		if i, ok := d.importEntry(item); ok {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+var importKeys = []string{"path", "hash", "dest", "mode", "uid", "gid"}
+
+func (d *decoder) importEntry(n *node) (Import, bool) {
+	i := Import{Pos: d.src.at(n)}
+	before := len(d.errs)
+	at := n
+	switch {
+	case n.kind == listNode || n.null():
+		d.fail(n, "an entry is a path, or a map with path:", "No 'path' entry found in import")
+		return i, false
+	case n.kind == textNode:
+		i.Path = n.text
+	default:
+		d.fields(n, "in an import", importKeys, func(key string, v *node) {
+			if key == "path" {
+				at = v
+			}
+			d.importField(&i, key, v)
+		})
+		if at == n && len(d.errs) == before {
+			d.fail(n, "add path: with what to import", "No 'path' entry found in import")
+		}
+	}
+	if i.Path == "" && len(d.errs) == before {
+		d.fail(at, "", "a path in imports is empty")
+	}
+	if len(d.errs) > before {
+		return i, false
+	}
+	i.Kind = d.kindOf(at, i.Path)
+	switch {
+	case i.Kind == Local:
+		i.Abs = d.hostPath(i.Path)
+	case i.Kind == HTTP:
+		d.checkDownload(at, i)
+	}
+	return i, len(d.errs) == before
+}
+
+func (d *decoder) importField(i *Import, key string, v *node) {
+	switch key {
+	case "path":
+		i.Path, _ = d.text(v, "path")
+	case "hash":
+		text, ok := d.text(v, "hash")
+		if i.Hash = strings.ToLower(text); !ok || text == "" {
+			return
+		}
+		if raw, err := hex.DecodeString(i.Hash); err != nil || len(raw) != 32 {
+			d.fail(v, "a hash is the sha256 of the file: 64 hex digits", "Given hash %s is not valid", short(text))
+		}
+	case "dest":
+		if !v.null() {
+			i.Dest, _ = d.imagePath(v, "'dest' of an import")
+		}
+	case "mode":
+		if number, ok := d.integer(v, key, octal); ok {
+			if number > 0o7777 {
+				d.fail(v, "a mode is octal, such as 0644", "'mode' of an import is larger than 07777: %s", short(v.text))
+			}
+			mode := uint32(number)
+			i.Mode = &mode
+		}
+	case "uid":
+		if number, ok := d.integer(v, key, decimal); ok {
+			i.UID = &number
+		}
+	case "gid":
+		if number, ok := d.integer(v, key, decimal); ok {
+			i.GID = &number
+		}
+	}
+}
+
+// checkDownload checks that a download has a name and, if wanted, a hash.
+func (d *decoder) checkDownload(at *node, i Import) {
+	if d.opts.RequireHash && i.Hash == "" {
+		d.fail(at, "add hash: with the sha256 of the file", "Remote import needs a hash in yaml for path: %s", short(i.Path))
+	}
+	u, err := url.Parse(i.Path)
+	if err != nil {
+		return
+	}
+	if name := path.Base(u.Path); (name == "." || name == "/" || name == "..") && (i.Dest == "" || strings.HasSuffix(i.Dest, "/")) {
+		d.fail(at, "add dest: with the name that the file shall have", "%s names no file", short(i.Path))
+	}
+}
+
+// octal reads integers as YAML 1.1 does: 0755, 0o755, 0x1ed, 0b1, 493.
+func octal(s string) (int64, error) { return strconv.ParseInt(s, 0, 32) }
+
+func decimal(s string) (int64, error) { return strconv.ParseInt(s, 10, 32) }
+
+// integer reads a number of an import that is not negative. Nothing is not set.
+func (d *decoder) integer(n *node, key string, parse func(string) (int64, error)) (int, bool) {
+	if n.null() {
+		return 0, false
+	}
+	number, err := parse(n.text)
+	if n.kind != textNode || n.tag == "!!str" || err != nil {
+		d.fail(n, "write the number without quotes", "value for '%s' in import is not an integer", key)
+		return 0, false
+	}
+	if number < 0 {
+		d.fail(n, "", "'%s' of an import is negative", key)
+		return 0, false
+	}
+	return int(number), true
+}
+
+func (d *decoder) overlayDirs(n *node) []OverlayDir {
+	var list []OverlayDir
+	for _, item := range d.list(n, "overlay_dirs") {
+		o := OverlayDir{Pos: d.src.at(item), Dest: "/"}
+		if !d.isMap(item, "an entry of overlay_dirs") {
+			continue
+		}
+		before := len(d.errs)
+		d.fields(item, "in overlay_dirs", []string{"source", "dest"}, func(key string, v *node) {
+			switch {
+			case key == "source":
+				o.Source, _ = d.path(v, "overlay_dirs")
+			case !v.null() && (v.kind != textNode || v.text != ""):
+				o.Dest, _ = d.imagePath(v, "'dest' of overlay_dirs")
+			}
+		})
+		if o.Source == "" && len(d.errs) == before {
+			d.fail(item, "add source: with a directory", "an entry of overlay_dirs has no source")
+		}
+		o.Abs = d.hostPath(o.Source)
+		list = append(list, o)
+	}
+	return list
+}
+
+func (d *decoder) binds(n *node) []Bind {
+	var list []Bind
+	for _, item := range d.list(n, "binds") {
+		b := Bind{Pos: d.src.at(item)}
+		before := len(d.errs)
+		if item.kind == textNode {
+			b.Source, b.Dest = d.splitBind(item)
+		} else if d.isMap(item, "an entry of binds") {
+			d.fields(item, "in binds", []string{"source", "dest"}, func(key string, v *node) {
+				if key == "source" {
+					b.Source, _ = d.path(v, "binds")
+				} else {
+					b.Dest, _ = d.text(v, "dest")
+				}
+			})
+			if b.Source == "" && len(d.errs) == before {
+				d.fail(item, "add source: with a path of the host", "invalid Bind: it has no source")
+			}
+		}
+		if b.Dest == "" {
+			b.Dest = b.Source
+		}
+		b.Source, b.Dest = d.hostPath(b.Source), d.hostPath(b.Dest)
+		list = append(list, b)
+	}
+	return list
+}
+
+// splitBind reads `SOURCE` or `SOURCE -> DEST`.
+func (d *decoder) splitBind(n *node) (from, to string) {
+	words := strings.Fields(n.text)
+	if len(words) == 1 && words[0] != "->" {
+		return words[0], ""
+	}
+	from, to, arrow := strings.Cut(n.text, " -> ")
+	from, to = strings.TrimSpace(from), strings.TrimSpace(to)
+	if !arrow || from == "" || to == "" || strings.Contains(to, " -> ") {
+		d.fail(n, "write SOURCE, SOURCE -> DEST, or a map with source: and dest:", "invalid Bind: %s", short(n.text))
+	}
+	return from, to
+}

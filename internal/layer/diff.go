@@ -1,0 +1,332 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"build.stacker.dev/internal/rootfs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// DiffOptions say how a tree becomes an archive. The zero value keeps all times.
+type DiffOptions struct {
+	// SourceDateEpoch is the latest modification time that may appear.
+	SourceDateEpoch *time.Time
+
+	// ClampFrom, where SourceDateEpoch is set too, is the time from which on
+	// the tree was changed by the step whose layer this is: later modification
+	// times, which differ from run to run, become SourceDateEpoch.
+	ClampFrom *time.Time
+
+	// Root is the root directory as it is below this layer. The archive gets an
+	// entry "./" only if the tree's root differs; nil means never.
+	Root *RootMeta
+}
+
+// RootMeta is what can change about the root directory.
+type RootMeta struct {
+	Mode     uint32 // permission bits, set-id and sticky bits included
+	UID, GID int
+}
+
+// A DiffResult describes an archive that was written.
+type DiffResult struct {
+	DiffID  digest.Digest
+	Size    int64
+	Entries int
+	Empty   bool // no entries: the layer changes nothing
+}
+
+// clockGrain is how much older than the clock a file's time may be: the kernel
+// stamps files with the time of the last timer tick, at least every 10 ms.
+const clockGrain = 10 * time.Millisecond
+
+const blockSize = 512
+
+// Diff writes the tree at dir, which nothing changes meanwhile, as a layer
+// archive to w; w may be nil if only the digest is wanted. Equal trees give equal
+// archives:
+//
+//   - directories are walked in the byte order of names, which end in "/" for
+//     directories and have no leading "./";
+//   - ".wh..wh..opq" follows its directory, ".wh.x" stands where x would;
+//     both have mode, owner and time 0;
+//   - of the names of one file the first in order is the file, the others are
+//     hard links;
+//   - times are whole seconds, user and group names are left out, and PAX records
+//     appear only for what plain headers cannot say and for attributes;
+//   - sockets are left out.
+//
+// A file whose name would read as a whiteout is an EntryError.
+func Diff(ctx context.Context, w io.Writer, dir string, o DiffOptions) (DiffResult, error) {
+	root, err := rootfs.Open(dir)
+	if err != nil {
+		return DiffResult{}, fmt.Errorf("pack layer: %w", err)
+	}
+	defer root.Close()
+	top, err := root.Dir()
+	if err != nil {
+		return DiffResult{}, fmt.Errorf("pack layer: %w", err)
+	}
+	defer top.Close()
+
+	d := differ{opt: o, out: newSink(w), links: map[inode]string{}}
+	err = d.root(ctx, top)
+	if err == nil {
+		d.out.zeros(2 * blockSize)
+	}
+	res := DiffResult{Entries: d.count, Empty: d.count == 0}
+	var writeErr error
+	res.DiffID, res.Size, writeErr = d.out.finish()
+	switch {
+	case writeErr != nil:
+		return DiffResult{}, fmt.Errorf("write layer: %w", writeErr)
+	case err != nil:
+		return DiffResult{}, fmt.Errorf("pack layer: %w", err)
+	}
+	return res, nil
+}
+
+// inode identifies a file with several names.
+type inode struct {
+	dev, ino uint64
+}
+
+// differ is one run of Diff.
+type differ struct {
+	opt   DiffOptions
+	out   *sink
+	links map[inode]string // the first name of each file that has several
+	head  bytes.Buffer
+	count int
+}
+
+func (d *differ) root(ctx context.Context, top *rootfs.Dir) error {
+	st, err := top.Stat()
+	if err != nil {
+		return err
+	}
+	hdr, isOpaque, err := d.describe(top.Fd(), &st)
+	if err != nil {
+		return &EntryError{Name: ".", Err: err}
+	}
+	if m := d.opt.Root; m != nil && (m.Mode != uint32(hdr.Mode) || m.UID != hdr.Uid || m.GID != hdr.Gid) {
+		hdr.Name, hdr.Typeflag = "./", tar.TypeDir
+		if err := d.header(hdr); err != nil {
+			return err
+		}
+	}
+	if isOpaque {
+		if err := d.header(removed(opaqueMarker)); err != nil {
+			return err
+		}
+	}
+	return d.directory(ctx, top, "")
+}
+
+// directory writes what is in dir, whose name is prefix, with a "/" at its end
+// except for the root.
+func (d *differ) directory(ctx context.Context, dir *rootfs.Dir, prefix string) error {
+	list, err := dir.ReadDir()
+	if err != nil {
+		return &EntryError{Name: prefix, Err: err}
+	}
+	slices.SortFunc(list, func(a, b rootfs.Dirent) int { return strings.Compare(a.Name, b.Name) })
+	for _, e := range list {
+		name := prefix + e.Name
+		if err := d.entry(ctx, dir, e, name); err != nil {
+			if entryErr := (*EntryError)(nil); errors.As(err, &entryErr) || ctx.Err() != nil {
+				return err
+			}
+			return &EntryError{Name: name, Err: err}
+		}
+	}
+	return nil
+}
+
+func (d *differ) entry(ctx context.Context, dir *rootfs.Dir, e rootfs.Dirent, name string) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case d.out.failed.Load():
+		return errors.New("the output failed") // Diff reports why
+	case strings.HasPrefix(e.Name, whiteoutPrefix):
+		return fmt.Errorf("a layer cannot hold a file whose name starts with %q: rename it", whiteoutPrefix)
+	case len(name) > maxName:
+		return fmt.Errorf("name of %d bytes: the limit is %d", len(name), maxName)
+	}
+	switch e.Type {
+	case unix.DT_REG:
+		return d.regular(dir, e.Name, name)
+	case unix.DT_DIR:
+		return d.subdirectory(ctx, dir, e.Name, name)
+	case unix.DT_SOCK:
+		return nil
+	}
+	st, err := dir.Lstat(e.Name)
+	if err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return d.regular(dir, e.Name, name)
+	case unix.S_IFDIR:
+		return d.subdirectory(ctx, dir, e.Name, name)
+	case unix.S_IFSOCK:
+		return nil
+	}
+	return d.special(dir, e.Name, name, &st)
+}
+
+func (d *differ) subdirectory(ctx context.Context, parent *rootfs.Dir, leaf, name string) error {
+	dir, err := parent.OpenDir(leaf)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	st, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	hdr, isOpaque, err := d.describe(dir.Fd(), &st)
+	if err != nil {
+		return err
+	}
+	hdr.Typeflag, hdr.Name = tar.TypeDir, name+"/"
+	if err := d.header(hdr); err != nil {
+		return err
+	}
+	if isOpaque {
+		if err := d.header(removed(hdr.Name + opaqueMarker)); err != nil {
+			return err
+		}
+	}
+	return d.directory(ctx, dir, hdr.Name)
+}
+
+// special writes a link, FIFO, device or whiteout.
+func (d *differ) special(dir *rootfs.Dir, leaf, name string, st *unix.Stat_t) error {
+	if isWhiteout(st) {
+		return d.header(removed(name[:len(name)-len(leaf)] + whiteoutPrefix + leaf))
+	}
+	hdr := d.basics(st)
+	hdr.Name = name
+	if d.linked(hdr, st) {
+		return d.header(hdr)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		target, err := dir.Readlink(leaf)
+		if err != nil {
+			return err
+		}
+		hdr.Typeflag, hdr.Linkname, hdr.Mode = tar.TypeSymlink, target, permBits
+	case unix.S_IFIFO:
+		hdr.Typeflag = tar.TypeFifo
+	case unix.S_IFCHR, unix.S_IFBLK:
+		hdr.Typeflag = tar.TypeChar
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			hdr.Typeflag = tar.TypeBlock
+		}
+		hdr.Devmajor, hdr.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	default:
+		return fmt.Errorf("unknown file type %o", st.Mode&unix.S_IFMT)
+	}
+	return d.header(hdr)
+}
+
+// regular writes a regular file, or the device that one stands for.
+func (d *differ) regular(dir *rootfs.Dir, leaf, name string) error {
+	fd, err := dir.OpenFd(leaf, unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("file changed while the layer was packed")
+	}
+	hdr, _, err := d.describe(fd, &st)
+	if err != nil {
+		return err
+	}
+	hdr.Name = name
+	if d.linked(hdr, &st) {
+		return d.header(hdr)
+	}
+	if hdr.Typeflag == 0 {
+		hdr.Typeflag, hdr.Size = tar.TypeReg, st.Size
+	}
+	if err := d.header(hdr); err != nil {
+		return err
+	}
+	return d.content(fd, hdr.Size)
+}
+
+// linked makes hdr a hard link if the file was already written under another
+// name.
+func (d *differ) linked(hdr *tar.Header, st *unix.Stat_t) bool {
+	if st.Nlink < 2 {
+		return false
+	}
+	id := inode{dev: uint64(st.Dev), ino: st.Ino}
+	first, ok := d.links[id]
+	if !ok {
+		d.links[id] = hdr.Name
+		return false
+	}
+	hdr.Typeflag, hdr.Linkname, hdr.Size = tar.TypeLink, first, 0
+	hdr.Devmajor, hdr.Devminor = 0, 0
+	hdr.PAXRecords = nil
+	return true
+}
+
+// header writes the header of an entry.
+func (d *differ) header(hdr *tar.Header) error {
+	// A tar.Writer insists on passing on the content too. It is used for one
+	// header only, so that content goes straight from the file to the output.
+	d.head.Reset()
+	if err := tar.NewWriter(&d.head).WriteHeader(hdr); err != nil {
+		return err
+	}
+	d.count++
+	_, err := d.out.Write(d.head.Bytes())
+	return err
+}
+
+// content writes size bytes of the file fd and fills the last block.
+func (d *differ) content(fd int, size int64) error {
+	for left := size; left > 0; {
+		if d.out.failed.Load() {
+			return errors.New("the output failed") // Diff reports why
+		}
+		b := d.out.space()
+		n, err := unix.Read(fd, b[:min(int64(len(b)), left)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("read: %w", err)
+		case n == 0:
+			return errors.New("file became shorter while the layer was packed")
+		}
+		d.out.advance(n)
+		left -= int64(n)
+	}
+	d.out.zeros(-size & (blockSize - 1))
+	return nil
+}

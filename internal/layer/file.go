@@ -1,0 +1,347 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"build.stacker.dev/internal/rootfs"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	permBits    = 0o777
+	specialBits = 0o7000
+	modeBits    = permBits | specialBits
+
+	// holeBlock is the unit in which zeros become holes, in files of at least
+	// sparseMin bytes: below, looking for them costs more than it saves.
+	holeBlock = 64 << 10
+	sparseMin = 1 << 20
+)
+
+// file makes the file of an entry, called leaf in the directory at place.
+func (a *applier) file(hdr *tar.Header, place, leaf string) error {
+	switch hdr.Typeflag {
+	case tar.TypeDir:
+		return a.directory(hdr, place, leaf)
+	case tar.TypeLink:
+		return a.hardlink(hdr, place, leaf)
+	}
+	d, err := a.dir(place)
+	if err != nil {
+		return err
+	}
+	switch hdr.Typeflag {
+	case tar.TypeSymlink:
+		return a.symlink(hdr, d, place, leaf)
+	case tar.TypeFifo:
+		return a.fifo(hdr, d, place, leaf)
+	case tar.TypeChar, tar.TypeBlock:
+		return a.device(hdr, d, place, leaf)
+	}
+	return a.regular(hdr, d, place, leaf)
+}
+
+// replacing runs create, which makes leaf in d. If there is something by that
+// name from an earlier entry, it is removed first.
+func (a *applier) replacing(d *rootfs.Dir, place, leaf string, create func() error) error {
+	// Only somebody who works against us makes the name appear again.
+	for range 3 {
+		err := create()
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		if _, err := a.remove(d, place, leaf); err != nil {
+			return err
+		}
+	}
+	return unix.EEXIST
+}
+
+// remove removes what an earlier entry made and tells whether it was a whiteout.
+func (a *applier) remove(d *rootfs.Dir, place, leaf string) (wasWhiteout bool, err error) {
+	st, err := d.Lstat(leaf)
+	if err != nil {
+		return false, err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		a.forget(joinName(place, leaf))
+		return false, d.RemoveAll(leaf)
+	case unix.S_IFLNK:
+		a.forget(joinName(place, leaf))
+	}
+	return isWhiteout(&st), d.Remove(leaf)
+}
+
+func (a *applier) directory(hdr *tar.Header, place, leaf string) error {
+	at := joinName(place, leaf)
+	d, err := a.dir(place)
+	if err != nil {
+		return err
+	}
+	err = d.Mkdir(leaf, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		err = a.directoryOver(d, place, leaf)
+	}
+	if err != nil {
+		return err
+	}
+	return a.describeDir(at, hdr)
+}
+
+// directoryOver makes a directory where something is: a directory stays.
+func (a *applier) directoryOver(d *rootfs.Dir, place, leaf string) error {
+	st, err := d.Lstat(leaf)
+	if err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return err
+	}
+	wasWhiteout, err := a.remove(d, place, leaf)
+	if err != nil {
+		return err
+	}
+	if err := d.Mkdir(leaf, 0o700); err != nil || !wasWhiteout {
+		return err
+	}
+	return a.setOpaque(joinName(place, leaf))
+}
+
+// describeDir notes what the directory at place shall become.
+func (a *applier) describeDir(place string, hdr *tar.Header) error {
+	m := dirMeta{
+		mode:  uint32(hdr.Mode) & modeBits,
+		uid:   uint32(hdr.Uid),
+		gid:   uint32(hdr.Gid),
+		mtime: modTime(hdr),
+	}
+	if _, again := a.meta[place]; again {
+		if err := a.clearXattrs(place); err != nil {
+			return err
+		}
+	}
+	for key, value := range hdr.PAXRecords {
+		name, ok := strings.CutPrefix(key, paxXattr)
+		if !ok {
+			continue
+		}
+		disk, ok := diskXattr(name)
+		if !ok {
+			a.droppedAttr++
+			continue
+		}
+		if err := a.dirXattr(place, &m, disk, value); err != nil {
+			return err
+		}
+	}
+	a.meta[place] = m
+	return nil
+}
+
+// clearXattrs removes what an earlier description gave the directory at place.
+func (a *applier) clearXattrs(place string) error {
+	names, err := a.root.Llistxattr(place)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !copiedXattr(name) {
+			continue
+		}
+		if err := a.root.Lremovexattr(place, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dirXattr sets an attribute of the directory at place, or notes it in m if it
+// has to wait.
+func (a *applier) dirXattr(place string, m *dirMeta, name, value string) error {
+	if !strings.HasPrefix(name, aclPrefix) {
+		err := a.root.Lsetxattr(place, name, []byte(value))
+		return a.xattrError(name, err)
+	}
+	if a.aclBytes += len(value); a.aclBytes > maxACLBytes {
+		return fmt.Errorf("more than %d bytes of access control lists in a layer", maxACLBytes)
+	}
+	if m.acls == nil {
+		m.acls = map[string]string{}
+	}
+	m.acls[name] = value
+	return nil
+}
+
+// xattrError decides whether an attribute that could not be set matters: not if
+// nobody in our place could keep this kind of attribute or value here.
+func (a *applier) xattrError(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EINVAL):
+		a.droppedAttr++
+		return nil
+	}
+	return fmt.Errorf("set attribute %s: %w", name, err)
+}
+
+func (a *applier) setXattr(fd int, name, value string) error {
+	return a.xattrError(name, unix.Fsetxattr(fd, name, []byte(value), 0))
+}
+
+// regular writes a regular file.
+func (a *applier) regular(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+	mode := uint32(hdr.Mode) & modeBits
+	perm := mode & permBits
+	xattrs := len(hdr.PAXRecords) > 0 || a.foreign(hdr)
+	if xattrs {
+		perm |= 0o200 // without capabilities, only a writable file takes attributes
+	}
+	fd, err := a.create(d, place, leaf, perm)
+	if err != nil {
+		return err
+	}
+	err = a.content(fd, hdr)
+	if err == nil {
+		err = a.describeFile(fd, hdr, mode, perm&^a.umask)
+	}
+	if closeErr := unix.Close(fd); err == nil && closeErr != nil {
+		err = fmt.Errorf("close: %w", closeErr)
+	}
+	return err
+}
+
+func (a *applier) create(d *rootfs.Dir, place, leaf string, perm uint32) (fd int, err error) {
+	err = a.replacing(d, place, leaf, func() (err error) {
+		fd, err = d.OpenFd(leaf, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
+		return err
+	})
+	return fd, err
+}
+
+// describeFile gives the open file all that is not content. The order matters:
+// chown(2) clears set-id bits and file capabilities.
+func (a *applier) describeFile(fd int, hdr *tar.Header, mode, current uint32) error {
+	if err := a.chown(fd, uint32(hdr.Uid), uint32(hdr.Gid)); err != nil {
+		return err
+	}
+	for key, value := range hdr.PAXRecords {
+		if name, ok := strings.CutPrefix(key, paxXattr); ok {
+			disk, ok := diskXattr(name)
+			if !ok {
+				a.droppedAttr++
+				continue
+			}
+			if err := a.setXattr(fd, disk, value); err != nil {
+				return err
+			}
+			current = ^uint32(0) // an access control list changes the mode
+		}
+	}
+	if mode != current {
+		if err := unix.Fchmod(fd, mode); err != nil {
+			return fmt.Errorf("set mode %04o: %w", mode, err)
+		}
+	}
+	mtime := modTime(hdr)
+	if err := rootfs.Futimens(fd, mtime, mtime); err != nil {
+		return fmt.Errorf("set times: %w", err)
+	}
+	return nil
+}
+
+// content writes the content of the current entry into the new file fd.
+func (a *applier) content(fd int, hdr *tar.Header) error {
+	sparse := hdr.Size >= sparseMin
+	var off int64
+	hole := false
+	for off < hdr.Size {
+		b := a.buf[:min(int64(len(a.buf)), hdr.Size-off)]
+		if _, err := io.ReadFull(a.tar, b); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read content: %w", err)
+		}
+		var err error
+		if sparse {
+			hole, err = writeSparse(fd, b, off)
+		} else {
+			err = writeFull(fd, b)
+		}
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		off += int64(len(b))
+	}
+	if hole {
+		if err := unix.Ftruncate(fd, hdr.Size); err != nil {
+			return fmt.Errorf("set size %d: %w", hdr.Size, err)
+		}
+	}
+	return nil
+}
+
+// writeSparse writes b at off, leaving out blocks of zeros, and tells whether the
+// last one was left out.
+func writeSparse(fd int, b []byte, off int64) (hole bool, err error) {
+	start := 0 // of what must be written
+	for i := 0; i < len(b); i += holeBlock {
+		block := b[i:min(i+holeBlock, len(b))]
+		hole = allZero(block)
+		if !hole {
+			continue
+		}
+		if err := pwriteFull(fd, b[start:i], off+int64(start)); err != nil {
+			return false, err
+		}
+		start = i + len(block)
+	}
+	return hole, pwriteFull(fd, b[start:], off+int64(start))
+}
+
+var zeroBlock [4096]byte
+
+func allZero(b []byte) bool {
+	for len(b) > len(zeroBlock) {
+		if !bytes.Equal(b[:len(zeroBlock)], zeroBlock[:]) {
+			return false
+		}
+		b = b[len(zeroBlock):]
+	}
+	return bytes.Equal(b, zeroBlock[:len(b)])
+}
+
+func writeFull(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
+}
+
+func pwriteFull(fd int, b []byte, off int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(fd, b, off)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		b = b[max(n, 0):]
+		off += int64(max(n, 0))
+	}
+	return nil
+}
+
+// modTime is the modification time of an entry.
+func modTime(hdr *tar.Header) unix.Timespec {
+	return unix.Timespec{Sec: hdr.ModTime.Unix(), Nsec: int64(hdr.ModTime.Nanosecond())}
+}

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Attributes with a meaning of their own in a tree.
+const (
+	xattrOpaque = "user.overlay.opaque"
+	// xattrOwner holds the owner of a file where ids cannot be set: the message
+	// of rootlesscontaine.rs, uid in field 1 and gid in field 2, zeros left out.
+	xattrOwner = "user.rootlesscontainers"
+	// xattrNode is on the empty file that stands for a device node:
+	// "c MAJOR MINOR MODE" or "b …", the mode in octal.
+	xattrNode = "user.stacker.node"
+
+	overlayPrefix = "user.overlay."
+	escapedPrefix = "user.overlay.overlay."
+	stackerPrefix = "user.stacker."
+
+	xattrCapability = "security.capability"
+	aclPrefix       = "system.posix_acl_"
+	aclDefault      = "system.posix_acl_default"
+
+	paxXattr = "SCHILY.xattr."
+)
+
+// diskXattr returns the name under which an attribute of an archive is kept in a
+// tree; ok is false for what is not kept: the marks of this package itself,
+// labels and measurements of the host that made the archive, and marks that a
+// privileged overlay left behind.
+func diskXattr(name string) (disk string, ok bool) {
+	switch {
+	case name == xattrOwner, strings.HasPrefix(name, stackerPrefix):
+		return "", false
+	case strings.HasPrefix(name, overlayPrefix):
+		return escapedPrefix + name[len(overlayPrefix):], true
+	case strings.HasPrefix(name, "user."), name == xattrCapability, strings.HasPrefix(name, aclPrefix):
+		return name, true
+	}
+	return "", false
+}
+
+// archiveXattr is the inverse of diskXattr.
+func archiveXattr(disk string) (name string, ok bool) {
+	switch {
+	case disk == xattrOwner, strings.HasPrefix(disk, stackerPrefix):
+		return "", false
+	case strings.HasPrefix(disk, escapedPrefix):
+		return overlayPrefix + disk[len(escapedPrefix):], true
+	case strings.HasPrefix(disk, overlayPrefix):
+		return "", false
+	case strings.HasPrefix(disk, "user."), disk == xattrCapability, strings.HasPrefix(disk, aclPrefix):
+		return disk, true
+	}
+	return "", false
+}
+
+// encodeOwner gives the value of xattrOwner.
+func encodeOwner(uid, gid uint32) []byte {
+	var b []byte
+	if uid != 0 {
+		b = binary.AppendUvarint(append(b, 1<<3), uint64(uid))
+	}
+	if gid != 0 {
+		b = binary.AppendUvarint(append(b, 2<<3), uint64(gid))
+	}
+	return b
+}
+
+var errOwnerValue = errors.New("the attribute " + xattrOwner + " is not valid")
+
+// decodeOwner reads the value of xattrOwner. The id 4294967295 means "as it is on
+// disk", which is given as the two defaults.
+func decodeOwner(b []byte, uid, gid uint32) (uint32, uint32, error) {
+	ids := [3]uint64{}
+	for len(b) > 0 {
+		field, value, rest, err := decodeVarint(b)
+		if err != nil {
+			return 0, 0, err
+		}
+		ids[field] = value
+		b = rest
+	}
+	if ids[1] != unmappedID {
+		uid = uint32(ids[1])
+	}
+	if ids[2] != unmappedID {
+		gid = uint32(ids[2])
+	}
+	return uid, gid, nil
+}
+
+const unmappedID = 1<<32 - 1
+
+func decodeVarint(b []byte) (field int, value uint64, rest []byte, err error) {
+	if b[0] != 1<<3 && b[0] != 2<<3 {
+		return 0, 0, nil, errOwnerValue
+	}
+	value, n := binary.Uvarint(b[1:])
+	if n <= 0 || value > unmappedID {
+		return 0, 0, nil, errOwnerValue
+	}
+	return int(b[0] >> 3), value, b[1+n:], nil
+}
+
+// node is a device that a tree holds only as a note.
+type node struct {
+	kind         byte // 'c' or 'b'
+	major, minor uint32
+	mode         uint32 // permission bits
+}
+
+func (n node) encode() []byte {
+	return fmt.Appendf(nil, "%c %d %d %o", n.kind, n.major, n.minor, n.mode)
+}
+
+// decodeNode reads the value of xattrNode.
+func decodeNode(b []byte) (node, bool) {
+	var n node
+	count, err := fmt.Sscanf(string(b), "%c %d %d %o", &n.kind, &n.major, &n.minor, &n.mode)
+	ok := err == nil && count == 4 && (n.kind == 'c' || n.kind == 'b') && n.mode <= 0o7777
+	return n, ok
+}

@@ -1,0 +1,197 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layer
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"strings"
+
+	"build.stacker.dev/internal/rootfs"
+	"golang.org/x/sys/unix"
+)
+
+// foreign tells whether the entry's owner has to be noted because it cannot be
+// set.
+func (a *applier) foreign(hdr *tar.Header) bool {
+	return a.opt.SingleID && (uint32(hdr.Uid) != a.uid || uint32(hdr.Gid) != a.gid)
+}
+
+// chown gives the open file, still owned by this process, to uid and gid. An id
+// that cannot be set is noted in an attribute.
+func (a *applier) chown(fd int, uid, gid uint32) error {
+	if uid == a.uid && gid == a.gid {
+		return nil
+	}
+	if !a.opt.SingleID {
+		err := unix.Fchown(fd, int(uid), int(gid))
+		if err != unix.EINVAL {
+			return ownerError(uid, gid, err)
+		}
+		// An id that this user namespace does not have.
+	}
+	if uid == 0 && gid == 0 {
+		return nil
+	}
+	if err := unix.Fsetxattr(fd, xattrOwner, encodeOwner(uid, gid), 0); err != nil {
+		return fmt.Errorf("note owner %d:%d: %w", uid, gid, err)
+	}
+	return nil
+}
+
+// lchown gives leaf, which can have no attributes, to its owner if possible.
+func (a *applier) lchown(d *rootfs.Dir, leaf string, uid, gid uint32) error {
+	if a.opt.SingleID || (uid == a.uid && gid == a.gid) {
+		return nil
+	}
+	err := d.Lchown(leaf, int(uid), int(gid))
+	if errors.Is(err, unix.EINVAL) {
+		return nil // as in chown, but there is no place for a note
+	}
+	return ownerError(uid, gid, err)
+}
+
+func ownerError(uid, gid uint32, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("set owner %d:%d: %w", uid, gid, err)
+}
+
+func (a *applier) symlink(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+	if hdr.Linkname == "" {
+		return fmt.Errorf("symbolic link to nothing")
+	}
+	err := a.replacing(d, place, leaf, func() error { return d.Symlink(hdr.Linkname, leaf) })
+	if err != nil {
+		return err
+	}
+	if err := a.lchown(d, leaf, uint32(hdr.Uid), uint32(hdr.Gid)); err != nil {
+		return err
+	}
+	return d.Chtimes(leaf, modTime(hdr), modTime(hdr))
+}
+
+func (a *applier) fifo(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+	mode := uint32(hdr.Mode) & modeBits
+	err := a.replacing(d, place, leaf, func() error { return d.Mknod(leaf, unix.S_IFIFO|mode&permBits, 0) })
+	if err != nil {
+		return err
+	}
+	if err := a.lchown(d, leaf, uint32(hdr.Uid), uint32(hdr.Gid)); err != nil {
+		return err
+	}
+	if mode != mode&permBits&^a.umask {
+		if err := d.Chmod(leaf, mode); err != nil {
+			return err
+		}
+	}
+	return d.Chtimes(leaf, modTime(hdr), modTime(hdr))
+}
+
+// device notes a device node in an empty file that nobody can open.
+func (a *applier) device(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+	if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > 1<<31 || hdr.Devminor > 1<<31 {
+		return fmt.Errorf("device %d:%d is not valid", hdr.Devmajor, hdr.Devminor)
+	}
+	n := node{
+		kind:  'c',
+		major: uint32(hdr.Devmajor),
+		minor: uint32(hdr.Devminor),
+		mode:  uint32(hdr.Mode) & modeBits,
+	}
+	if hdr.Typeflag == tar.TypeBlock {
+		n.kind = 'b'
+	}
+	fd, err := a.create(d, place, leaf, 0o600)
+	if err != nil {
+		return err
+	}
+	err = unix.Fsetxattr(fd, xattrNode, n.encode(), 0)
+	if err == nil {
+		err = a.describeFile(fd, hdr, 0, 0o600)
+	}
+	_ = unix.Close(fd) // nothing was written
+	return err
+}
+
+// hardlink makes leaf in the directory at place another name of the file that
+// the entry links to.
+func (a *applier) hardlink(hdr *tar.Header, place, leaf string) error {
+	name, err := cleanName(hdr.Linkname)
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", hdr.Linkname, err)
+	}
+	if name == "." || hdr.Linkname == "" {
+		return fmt.Errorf("hard link to a directory: %q", hdr.Linkname)
+	}
+	if kind, _, err := parseRemoval(name); err != nil || kind != notRemoval {
+		return fmt.Errorf("hard link to a whiteout: %q", hdr.Linkname)
+	}
+	dir, old := splitName(name)
+	oldPlace, err := a.place(dir)
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", hdr.Linkname, err)
+	}
+	// What the new name replaces must not be what it links to, or around it.
+	at := joinName(place, leaf)
+	if oldAt := joinName(oldPlace, old); oldAt == at || strings.HasPrefix(oldAt, at+"/") {
+		return fmt.Errorf("hard link to itself: %q", hdr.Linkname)
+	}
+	err = a.link(oldPlace, old, place, leaf)
+	if errors.Is(err, unix.ENOENT) {
+		err = a.linkBelow(joinName(oldPlace, old), place, leaf)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("hard link to %q, which does not exist", hdr.Linkname)
+	}
+	return err
+}
+
+// link links within the tree. It is ENOENT if the old name is not there.
+func (a *applier) link(oldPlace, old, place, leaf string) error {
+	from, err := a.dir(oldPlace)
+	if err != nil {
+		return err
+	}
+	d, err := a.dir(place)
+	if err != nil {
+		return err
+	}
+	st, err := from.Lstat(old)
+	switch {
+	case err != nil:
+		return err
+	case isWhiteout(&st):
+		return unix.ENOENT
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return fmt.Errorf("hard link to a directory: %q", joinName(oldPlace, old))
+	}
+	return a.replacing(d, place, leaf, func() error { return d.Link(from, old, leaf) })
+}
+
+// linkBelow copies the file at the place old of the layers below: a tree cannot
+// have a link into another one.
+func (a *applier) linkBelow(old, place, leaf string) error {
+	if first, ok := a.copied[old]; ok {
+		dir, name := splitName(first)
+		if err := a.link(dir, name, place, leaf); err == nil {
+			return nil
+		}
+	}
+	f, ok, err := a.below(old)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return unix.ENOENT
+	}
+	a.usedLower = true
+	if err := a.copyUp(f, place, leaf); err != nil {
+		return fmt.Errorf("copy %q from the layers below: %w", old, err)
+	}
+	a.copied[old] = joinName(place, leaf)
+	return nil
+}

@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package auth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// helperTimeout bounds one call of a helper; some ask the user.
+const helperTimeout = 60 * time.Second
+
+// maxAnswer bounds what a helper may print, in bytes.
+const maxAnswer = 1 << 20
+
+// tokenUser is the user name with which a helper marks an identity token.
+const tokenUser = "<token>"
+
+// helperFunc asks the helper called name for the credentials of a server.
+type helperFunc = func(ctx context.Context, name, server string) (Credentials, error)
+
+// runHelper runs docker-credential-NAME get. A helper that does not know the server
+// gives anonymous credentials.
+func runHelper(ctx context.Context, name, server string) (Credentials, error) {
+	program := "docker-credential-" + name
+	if name == "" || strings.ContainsAny(name, "/\\\x00") {
+		return Credentials{}, fmt.Errorf("credential helper %q is not a name", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "get")
+	var stdout, stderr limitedBuffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(server), &stdout, &stderr
+	cmd.WaitDelay = time.Second // a grandchild may hold the pipe
+	err := cmd.Run()
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return Credentials{}, fmt.Errorf("credential helper %s is not installed: install it, or remove it from the file", program)
+	case ctx.Err() != nil:
+		return Credentials{}, fmt.Errorf("credential helper %s: %w", program, context.Cause(ctx))
+	case err != nil && noCredentials(stdout.String()):
+		return Credentials{}, nil
+	case err != nil:
+		return Credentials{}, fmt.Errorf("credential helper %s: %w: %.200q", program, err, strings.TrimSpace(stdout.String()+stderr.String()))
+	}
+	var answer struct{ Username, Secret string }
+	if err := json.Unmarshal(stdout.Bytes(), &answer); err != nil || answer.Secret == "" {
+		// What it printed may hold a secret.
+		return Credentials{}, fmt.Errorf("credential helper %s: its answer is not JSON with a Secret", program)
+	}
+	if answer.Username == tokenUser {
+		return Credentials{IdentityToken: answer.Secret}, nil
+	}
+	return Credentials{Username: answer.Username, Password: answer.Secret}, nil
+}
+
+// noCredentials recognises the answer of a helper that has nothing for a server,
+// which the protocol gives as an error with one of these texts.
+func noCredentials(output string) bool {
+	output = strings.ToLower(strings.TrimSpace(output))
+	return output == "credentials not found in native keychain" ||
+		output == "no credentials server url" || output == "no credentials username"
+}
+
+// limitedBuffer is a buffer that refuses to grow beyond maxAnswer.
+type limitedBuffer struct{ bytes.Buffer }
+
+// Write fails when the buffer would grow too large, which ends the helper.
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxAnswer {
+		return 0, errors.New("too much output")
+	}
+	return b.Buffer.Write(p)
+}

@@ -1,0 +1,205 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"build.stacker.dev/internal/blob"
+	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/reference"
+)
+
+// goodProgress is how many bytes of a blob must arrive until its attempts are
+// counted anew.
+const goodProgress = 1 << 20
+
+// Blob opens a blob for reading. A connection that breaks is replaced by one that
+// continues. The reader ends with blob.ErrCorrupt in place of io.EOF when the bytes
+// are not those of the digest.
+func (c *Client) Blob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	r, err := c.BlobFrom(ctx, ref, desc, 0)
+	if err != nil {
+		return nil, err
+	}
+	return blob.Verify(r, desc), nil
+}
+
+// BlobFrom opens a blob for reading from an offset on. It continues like Blob, and
+// has as many bytes as are missing, but does not verify them: blob.Store.Fetch does.
+func (c *Client) BlobFrom(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	if err := image.CheckDescriptor(desc); err != nil {
+		return nil, fmt.Errorf("blob of %s: %w", ref, err)
+	}
+	r, err := c.repository(ref)
+	if err != nil {
+		return nil, err
+	}
+	b := &blobReader{ctx: ctx, repo: r, desc: desc, offset: offset}
+	if offset < desc.Size || desc.Size == 0 {
+		if err := b.connect(); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// Source opens the blobs of one repository.
+type Source struct {
+	client *Client
+	ref    reference.Reference
+}
+
+// Source returns the blobs of the repository of ref.
+func (c *Client) Source(ref reference.Reference) Source { return Source{c, ref} }
+
+// Open opens a blob, or a manifest, for reading, verified.
+func (s Source) Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if !image.IsManifest(desc.MediaType) && !image.IsIndex(desc.MediaType) {
+		return s.client.Blob(ctx, s.ref, desc)
+	}
+	data, err := s.client.Manifest(ctx, s.ref, desc)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(strings.NewReader(string(data))), nil
+}
+
+// blobReader reads a blob over as many connections as it takes.
+type blobReader struct {
+	ctx    context.Context //nolint:containedctx // that of the call which opened the reader
+	repo   *repository
+	desc   ocispec.Descriptor
+	body   io.ReadCloser // nil between two connections
+	offset int64         // of the next byte
+	failed int           // attempts since the last good progress
+	mark   int64         // offset at the last good progress
+	whole  bool          // ranges did not work: always ask for all
+}
+
+// Close closes the connection at hand.
+func (b *blobReader) Close() error {
+	if b.body == nil {
+		return nil
+	}
+	return b.body.Close()
+}
+
+func (b *blobReader) Read(p []byte) (int, error) {
+	for {
+		if b.body == nil {
+			if b.offset >= b.desc.Size {
+				return 0, io.EOF
+			}
+			if err := b.connect(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := b.body.Read(p)
+		b.offset += int64(n)
+		if b.offset-b.mark >= goodProgress {
+			b.failed, b.mark = 0, b.offset
+		}
+		switch {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, io.EOF) && b.offset >= b.desc.Size:
+			return n, io.EOF // what is too long is seen by who verifies
+		}
+		// It broke off: whatever came is given on before the next attempt.
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		_ = b.body.Close()
+		b.body = nil
+		if err := b.again(err); err != nil {
+			return n, err
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// again pauses before the next attempt, or returns err when there is none.
+func (b *blobReader) again(err error) error {
+	err = fmt.Errorf("registry %s: read blob %s at %d of %d bytes: %w", b.repo.host.name, b.desc.Digest, b.offset, b.desc.Size, err)
+	b.failed++
+	if b.ctx.Err() != nil || b.failed >= maxAttempts {
+		return err
+	}
+	if werr := b.repo.client.opts.Wait(b.ctx, pause(b.failed-1)); werr != nil {
+		return fmt.Errorf("%w (stopped after: %w)", werr, err)
+	}
+	return nil
+}
+
+// connect opens the blob at the offset.
+func (b *blobReader) connect() error {
+	req := &request{method: http.MethodGet, path: "blobs/" + string(b.desc.Digest), header: http.Header{}, scopes: b.repo.pullScopes()}
+	ranged := b.offset > 0 && !b.whole
+	if ranged {
+		req.header.Set("Range", "bytes="+strconv.FormatInt(b.offset, 10)+"-")
+	}
+	resp, err := b.repo.do(b.ctx, req)
+	if err != nil {
+		return fmt.Errorf("read blob %s: %w", b.desc.Digest, err)
+	}
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		if resp.ContentLength > b.desc.Size {
+			_ = resp.Body.Close()
+			return fmt.Errorf("registry %s: %w: %s has %d bytes, want %d", b.repo.host.name, blob.ErrCorrupt, b.desc.Digest, resp.ContentLength, b.desc.Size)
+		}
+		return b.skip(resp.Body)
+	case ranged && resp.StatusCode == http.StatusPartialContent && startsAt(resp.Header.Get("Content-Range"), b.offset, b.desc.Size):
+		b.body = resp.Body
+		return nil
+	case ranged && (resp.StatusCode == http.StatusPartialContent || resp.StatusCode == http.StatusRequestedRangeNotSatisfiable):
+		_ = resp.Body.Close()
+		b.whole = true
+		if err := b.again(errors.New("the registry answers another range than was asked for")); err != nil {
+			return err
+		}
+		return b.connect()
+	}
+	return fmt.Errorf("read blob %s: %w", b.desc.Digest, statusError(resp, b.repo.host.name))
+}
+
+// skip passes over what is there already, from a registry that does not know ranges.
+func (b *blobReader) skip(body io.ReadCloser) error {
+	if b.offset == 0 {
+		b.body = body
+		return nil
+	}
+	if _, err := io.CopyN(io.Discard, body, b.offset); err != nil {
+		_ = body.Close()
+		if err := b.again(err); err != nil {
+			return err
+		}
+		return b.connect()
+	}
+	b.body = body
+	return nil
+}
+
+// startsAt reports whether a Content-Range says "bytes offset-…/size".
+func startsAt(header string, offset, size int64) bool {
+	span, total, ok := strings.Cut(strings.TrimPrefix(header, "bytes "), "/")
+	first, last, dash := strings.Cut(span, "-")
+	from, err := strconv.ParseInt(strings.TrimSpace(first), 10, 64)
+	to, lastErr := strconv.ParseInt(strings.TrimSpace(last), 10, 64)
+	if !ok || !dash || err != nil || lastErr != nil || from != offset || to >= size {
+		return false
+	}
+	return total == "*" || total == strconv.FormatInt(size, 10)
+}

@@ -1,0 +1,175 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+
+	"golang.org/x/net/publicsuffix"
+
+	"build.stacker.dev/internal/reference"
+)
+
+// host is what the client knows of one registry.
+type host struct {
+	name      string // as in references
+	address   string // host[:port] to connect to
+	insecure  bool
+	transport *http.Transport
+
+	mu        sync.Mutex
+	scheme    string                   // https until the registry turned out to speak plain HTTP
+	challenge challenge                // how it wants to be authenticated with; empty until it asked
+	tokens    map[string]token         // by scopes
+	fetching  map[string]chan struct{} // by scopes; full while a token is being got
+}
+
+// hubAddress is where the API of docker.io is.
+const hubAddress = "registry-1.docker.io"
+
+// hostOf returns the record of a registry, made on first use.
+func (c *Client) hostOf(registry string) (*host, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.hosts[registry]; h != nil {
+		return h, nil
+	}
+	h := &host{name: registry, address: registry, scheme: "https", tokens: map[string]token{}, fetching: map[string]chan struct{}{}}
+	if registry == reference.DefaultRegistry {
+		h.address = hubAddress
+	}
+	h.insecure = c.opts.Insecure != nil && c.opts.Insecure(registry)
+	var err error
+	if h.transport, err = c.transport(h.address, h.insecure); err != nil {
+		return nil, err
+	}
+	c.hosts[registry] = h
+	return h, nil
+}
+
+// plainAllowed reports whether the registry may be spoken to over plain HTTP.
+func (h *host) plainAllowed() bool { return h.insecure || isLoopback(hostName(h.address)) }
+
+// currentScheme returns the scheme to use.
+func (h *host) currentScheme() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.scheme
+}
+
+// lockToken makes callers take turns at getting the token of one set of scopes.
+func (h *host) lockToken(ctx context.Context, key string) (unlock func(), err error) {
+	h.mu.Lock()
+	turn := h.fetching[key]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		h.fetching[key] = turn
+	}
+	h.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// authState returns how to authenticate, and the token for a set of scopes.
+func (h *host) authState(key string) (challenge, token) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.challenge, h.tokens[key]
+}
+
+// usePlain notes that the registry speaks plain HTTP.
+func (h *host) usePlain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.scheme = "http"
+}
+
+// hostName returns host[:port] without port and brackets.
+func hostName(address string) string {
+	return (&url.URL{Host: address}).Hostname()
+}
+
+// isLoopback reports whether a host name means this machine by its spelling.
+func isLoopback(name string) bool {
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// isForbidden reports whether a host name is an address that nobody outside may
+// send us to: this machine, the link (where clouds have their metadata service).
+func isForbidden(name string) bool {
+	ip, ok := literal(name)
+	if !ok {
+		return isLoopback(name)
+	}
+	return ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast()
+}
+
+// isPrivate is isForbidden, and the private networks too.
+func isPrivate(name string) bool {
+	ip, ok := literal(name)
+	return isForbidden(name) || (ok && ip.IsPrivate())
+}
+
+// literal parses an address as resolvers do: also the forms 127.1, 2130706433 and
+// 0x7f.1, which become the unspecified address, since nobody needs them.
+func literal(name string) (netip.Addr, bool) {
+	name, _, _ = strings.Cut(name, "%")
+	name = strings.TrimSuffix(name, ".")
+	if ip, err := netip.ParseAddr(name); err == nil {
+		return ip.Unmap(), true
+	}
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	if last != "" && (strings.Trim(last, "0123456789") == "" || strings.HasPrefix(strings.ToLower(last), "0x")) {
+		return netip.IPv4Unspecified(), true
+	}
+	return netip.Addr{}, false
+}
+
+// sameOrigin reports whether two addresses have one scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+}
+
+// port returns the port of an address, also where it is the scheme's own.
+func port(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	if u.Scheme == "http" {
+		return "80"
+	}
+	return "443"
+}
+
+// sameDomain reports whether two host names belong to one registered domain, such
+// as registry-1.docker.io and auth.docker.io.
+func sameDomain(a, b string) bool {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	if a == b {
+		return true
+	}
+	if _, ok := literal(a); ok {
+		return false
+	}
+	da, err := publicsuffix.EffectiveTLDPlusOne(a)
+	if err != nil {
+		return false
+	}
+	db, err := publicsuffix.EffectiveTLDPlusOne(b)
+	return err == nil && da == db
+}

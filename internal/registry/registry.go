@@ -1,0 +1,167 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package registry is a client of the OCI distribution protocol: it resolves
+// names, downloads and uploads manifests and blobs.
+//
+// What comes back has been verified. A manifest is parsed strictly and has the
+// digest that was asked for; a blob's reader ends with an error when its bytes are
+// not those of the digest. A download that breaks off continues where it stopped
+// (Range), an upload asks how far it came. Requests are repeated, with growing
+// pauses or the one that the registry asks for, a bounded number of times.
+//
+// Credentials go to the origin (scheme, host, port) of the registry that they are
+// for, and to its token service: never along a redirect, to an upload location
+// elsewhere, to a "urls" member of a descriptor (which is ignored), or to a token
+// service of an unrelated domain. Plain HTTP is for loopback and for registries
+// that the caller calls insecure.
+//
+// A Client is safe for concurrent use. It starts no goroutines that outlive a call
+// and does not decide how many transfers run at once.
+package registry
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"build.stacker.dev/internal/reference"
+	"build.stacker.dev/internal/registry/auth"
+)
+
+// ErrNotFound is returned for a manifest or a blob that the registry does not have.
+var ErrNotFound = errors.New("not found in the registry")
+
+// ErrUnauthorized is returned when the registry refuses the credentials, or asks
+// for some when there are none.
+var ErrUnauthorized = errors.New("unauthorized")
+
+// Options configure a Client. The zero value is anonymous, verifies TLS with the
+// system's certificates and uses no proxy.
+type Options struct {
+	// Credentials returns those for a repository; nil is anonymous.
+	Credentials func(ctx context.Context, registry, repository string) (auth.Credentials, error)
+	// Insecure reports whether a registry (host or host:port) may be spoken to
+	// without TLS and with a certificate that cannot be verified.
+	Insecure func(registry string) bool
+	// TokenHosts reports whether the token service on host may be given the
+	// credentials for a registry of another domain.
+	TokenHosts func(registry, host string) bool
+	// CertDirs are directories like /etc/docker/certs.d, the most important first.
+	// Below, a directory named HOST:PORT or HOST has *.crt (authorities) and pairs
+	// of *.cert and *.key (client certificates).
+	CertDirs []string
+	// RootCAs are the authorities to trust; nil means those of the system.
+	RootCAs *x509.CertPool
+	// Proxy chooses a proxy, like http.ProxyFromEnvironment.
+	Proxy func(*http.Request) (*url.URL, error)
+	// UserAgent is sent with each request.
+	UserAgent string
+	// StallTimeout is how long a transfer may go without noticeable progress, and a
+	// request without an answer; 30 seconds when zero.
+	StallTimeout time.Duration
+	// ChunkSize bounds one request of an upload in bytes; no bound when zero. Where a
+	// registry or a proxy refuses a large request, smaller ones are used anyway.
+	ChunkSize int64
+	// Wait pauses between attempts until the duration is over or ctx ends; nil waits
+	// for real.
+	Wait func(ctx context.Context, d time.Duration) error
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Limits of the retries of one request.
+const (
+	maxAttempts   = 6
+	firstPause    = 250 * time.Millisecond
+	maxPause      = 15 * time.Second
+	maxRetryAfter = 2 * time.Minute // a registry that asks for more gets an error
+	stallTimeout  = 30 * time.Second
+)
+
+// Client talks to registries.
+type Client struct {
+	opts Options
+
+	mu     sync.Mutex
+	hosts  map[string]*host // by registry
+	shared *http.Transport  // for hosts without settings of their own; made on first use
+}
+
+// New returns a client.
+func New(opts Options) *Client {
+	if opts.Wait == nil {
+		opts.Wait = wait
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.StallTimeout == 0 {
+		opts.StallTimeout = stallTimeout
+	}
+	if opts.UserAgent == "" {
+		opts.UserAgent = "stacker"
+	}
+	return &Client{opts: opts, hosts: map[string]*host{}}
+}
+
+// Close closes idle connections.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.hosts {
+		h.transport.CloseIdleConnections()
+	}
+	return nil
+}
+
+// wait pauses for d, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// pause returns how long to wait before the next attempt: twice as long each time,
+// and spread, so that many clients do not come back together.
+func pause(attempt int) time.Duration {
+	d := min(firstPause<<attempt, maxPause)
+	return d/2 + rand.N(d/2)
+}
+
+// repository is one repository of a registry, with what is known of its host.
+type repository struct {
+	client *Client
+	host   *host
+	ref    reference.Reference
+}
+
+// repository checks a reference and returns where it points to.
+func (c *Client) repository(ref reference.Reference) (*repository, error) {
+	// References are usually parsed, but the fields are open and end up in URLs.
+	if again, err := reference.Parse(ref.Name()); err != nil || again.Name() != ref.Name() {
+		return nil, fmt.Errorf("reference %q is not valid", ref.Name())
+	}
+	h, err := c.hostOf(ref.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", ref.Registry, err)
+	}
+	return &repository{client: c, host: h, ref: ref}, nil
+}
+
+// url returns the address of something in the repository. The parts are digests,
+// tags and fixed words, which need no escaping.
+func (r *repository) url(scheme, path string) *url.URL {
+	return &url.URL{Scheme: scheme, Host: r.host.address, Path: "/v2/" + r.ref.Repository + "/" + path}
+}

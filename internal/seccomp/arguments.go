@@ -1,0 +1,62 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package seccomp
+
+// namespaceFlags are the CLONE_NEW* flags that clone(2) takes: NS, CGROUP, UTS, IPC, USER,
+// PID, NET. TIME is none of them: clone has the exit signal in those bits.
+const namespaceFlags = 0x7e020000
+
+// Requests of ioctl(2) that put characters or a selection into the input of a terminal: a step
+// that shares one with its caller could type commands there.
+const (
+	tiocsti   = 0x5412
+	tioclinux = 0x541c
+)
+
+// Address families of socket(2).
+const (
+	afUnix    = 1
+	afInet    = 2
+	afInet6   = 10
+	afNetlink = 16
+	afPacket  = 17
+)
+
+// argumentCheck returns the code for a verdict that depends on arguments, ending in returns.
+func argumentCheck(v verdict, o Options) []insn {
+	switch v {
+	case checkClone:
+		// On all our architectures the flags are the first argument.
+		return []insn{
+			arg(0),
+			{code: jset, k: namespaceFlags, jf: 1},
+			{code: ret, k: retEPERM},
+			{code: ret, k: retAllow},
+		}
+	case checkSocket:
+		families := []uint32{afUnix, afInet, afInet6, afNetlink}
+		if o.Caps&(1<<capNetRaw) != 0 {
+			// The kernel asks for the capability over the network namespace itself, so this
+			// opens nothing where the step shares the host's network.
+			families = append(families, afPacket)
+		}
+		return oneOf(arg(0), families, retAllow, retEPERM)
+	case checkPersonality:
+		// PER_LINUX, PER_LINUX32, each also with UNAME26, and the question for the current one.
+		return oneOf(arg(0), []uint32{0, 8, 0x20000, 0x20008, 0xffffffff}, retAllow, retEPERM)
+	case checkIoctl:
+		return oneOf(arg(1), []uint32{tiocsti, tioclinux}, retEPERM, retAllow)
+	default:
+		return []insn{{code: ret, k: retEPERM}}
+	}
+}
+
+// oneOf returns the code that gives yes where the loaded word is one of values, else no.
+func oneOf(load insn, values []uint32, yes, no uint32) []insn {
+	out := []insn{load}
+	for i, v := range values {
+		out = append(out, insn{code: jeq, k: v, jt: uint8(len(values) - i)})
+	}
+	return append(out, insn{code: ret, k: no}, insn{code: ret, k: yes})
+}

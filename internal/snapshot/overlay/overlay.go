@@ -1,0 +1,124 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package overlay is the snapshot driver that stacks trees with the overlay file
+// system. A tree is used as it lies; a commit is a rename; nothing is copied.
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/snapshot"
+)
+
+// The directory of the driver:
+//
+//	layer/HEX files/HEX             committed trees
+//	tmp/ID/{fs,work,extra}          an active snapshot, or (fs alone) a directory of Dir
+const tmpDir = "tmp"
+
+// Driver keeps its trees below one directory. It implements snapshot.Driver.
+type Driver struct{ dir string }
+
+var _ snapshot.Driver = (*Driver)(nil)
+
+// New returns a driver for the directory, which Init has made.
+func New(dir string) *Driver { return &Driver{dir: dir} }
+
+// Dirs are the directories that must exist before a driver is used.
+func Dirs() []string { return []string{"layer", "files", tmpDir} }
+
+// Name implements snapshot.Driver.
+func (d *Driver) Name() string { return "overlay" }
+
+// Path implements snapshot.Driver.
+func (d *Driver) Path(tree string) string { return filepath.Join(d.dir, tree) }
+
+// Exists implements snapshot.Driver.
+func (d *Driver) Exists(tree string) bool {
+	info, err := os.Lstat(d.Path(tree))
+	return err == nil && info.IsDir()
+}
+
+func (d *Driver) active(id string) string { return filepath.Join(d.dir, tmpDir, id) }
+
+// Prepare implements snapshot.Driver.
+func (d *Driver) Prepare(id string, lower []string) (snapshot.Active, error) {
+	a := snapshot.Active{ID: id}
+	for _, t := range lower {
+		if !d.Exists(t) {
+			return a, fmt.Errorf("prepare snapshot: tree %s: %w", t, fs.ErrNotExist)
+		}
+		a.Lowers = append(a.Lowers, d.Path(t))
+	}
+	base := d.active(id)
+	a.Upper, a.Work, a.Extra = filepath.Join(base, "fs"), filepath.Join(base, "work"), filepath.Join(base, "extra")
+	for _, p := range []string{base, a.Upper, a.Work, a.Extra} {
+		if err := os.Mkdir(p, 0o755); err != nil {
+			return a, fmt.Errorf("prepare snapshot: %w", err)
+		}
+	}
+	// The merged root shows the attributes of the topmost directory, so the
+	// upper one starts with those of the stack.
+	if len(a.Lowers) > 0 {
+		if err := copyAttributes(a.Lowers[len(a.Lowers)-1], a.Upper); err != nil {
+			return a, fmt.Errorf("prepare snapshot: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// Dir implements snapshot.Driver.
+func (d *Driver) Dir(id string) (string, error) {
+	p := filepath.Join(d.active(id), "fs")
+	if err := os.MkdirAll(p, 0o755); err != nil {
+		return "", fmt.Errorf("make directory for a tree: %w", err)
+	}
+	return p, nil
+}
+
+// Commit implements snapshot.Driver.
+func (d *Driver) Commit(a snapshot.Active, tree string) error {
+	if err := d.Adopt(a.Upper, tree); err != nil {
+		return err
+	}
+	return d.Discard(a.ID)
+}
+
+// Adopt implements snapshot.Driver.
+func (d *Driver) Adopt(dir, tree string) error {
+	to := d.Path(tree)
+	// Renaming over an existing tree would need it to be empty; one that is
+	// there has the same content, because trees are named by content.
+	err := unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) { // a file system without RENAME_NOREPLACE
+		err = os.Rename(dir, to)
+	}
+	if err != nil && !d.Exists(tree) {
+		return fmt.Errorf("commit tree %s: %w", tree, err)
+	}
+	return nil
+}
+
+// Discard implements snapshot.Driver.
+func (d *Driver) Discard(id string) error { return removeAll(d.active(id)) }
+
+// Remove implements snapshot.Driver. The tree disappears at once: it is moved
+// away first, so that nobody finds half of it.
+func (d *Driver) Remove(tree string) error {
+	id := snapshot.NewID()
+	err := os.Rename(d.Path(tree), d.active(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove tree %s: %w", tree, err)
+	}
+	return removeAll(d.active(id))
+}

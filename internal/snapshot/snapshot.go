@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package snapshot is the contract of the drivers that keep root file systems.
+//
+// A committed tree is one layer in overlay format: a directory with what the
+// layer adds, whiteouts as character devices 0:0, opaque directories marked by
+// the attribute user.overlay.opaque=y. A root file system is a stack of trees,
+// bottom first, with a writable top while a step runs. A driver never mounts:
+// it says what to mount. Every driver runs the suite of package snapshottest.
+package snapshot
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"strings"
+)
+
+// Active is a writable snapshot on top of a stack of trees.
+type Active struct {
+	ID     string
+	Lowers []string // paths of trees, bottom first
+	Upper  string   // what is written lands here, in overlay format
+	Work   string   // scratch of the overlay file system
+	Extra  string   // an empty directory for the use of whoever mounts
+}
+
+// Driver keeps trees and active snapshots below one directory.
+//
+// What must hold, and what the suite tests: a committed tree is never changed
+// by later snapshots; an active snapshot shows exactly its stack; Commit is
+// atomic (the name holds the whole tree or does not exist); Commit under a name
+// that exists keeps the existing tree and drops the new one; Discard and Remove
+// succeed on anything that a step can leave behind (mode 0 directories, foreign
+// owners), and on what does not exist.
+type Driver interface {
+	// Name is the driver's name on the command line.
+	Name() string
+	// Prepare makes a writable snapshot over the trees named.
+	Prepare(id string, lower []string) (Active, error)
+	// Dir makes an empty directory that Adopt can turn into a tree.
+	Dir(id string) (string, error)
+	// Commit keeps the snapshot's changes as a tree.
+	Commit(a Active, tree string) error
+	// Adopt keeps a directory made by Dir as a tree.
+	Adopt(dir, tree string) error
+	// Discard drops an active snapshot or a directory of Dir.
+	Discard(id string) error
+	// Remove deletes a tree.
+	Remove(tree string) error
+	// Path says where a tree lies.
+	Path(tree string) string
+	// Exists tells whether the tree was committed.
+	Exists(tree string) bool
+}
+
+// LayerTree names the tree of a layer by its chainID: what a layer shows can
+// depend on those below it, for directories that it does not describe itself.
+func LayerTree(chainID string) string { return "layer/" + hexOf(chainID) }
+
+// FilesTree names a tree of files by their content.
+func FilesTree(content string) string { return "files/" + hexOf(content) }
+
+// hexOf gives the hex part of a digest. Digests come from parsed documents,
+// where they were checked; anything else must not become a path.
+func hexOf(d string) string {
+	_, h, ok := strings.Cut(d, ":")
+	if !ok {
+		h = d
+	}
+	if len(h) < 32 || strings.Trim(h, "0123456789abcdef") != "" {
+		return "invalid-" + hex.EncodeToString([]byte(d))
+	}
+	return h
+}
+
+// NewID makes a name for an active snapshot that nobody else uses.
+func NewID() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}

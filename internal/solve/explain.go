@@ -1,0 +1,83 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package solve
+
+import (
+	"strings"
+	"time"
+
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/graph"
+)
+
+// Decision is what happened to one step, and why.
+type Decision struct {
+	Pos    graph.Pos
+	Stage  string
+	Step   string
+	Key    string
+	Reused bool
+	When   time.Time     // of a reused step: when it ran
+	Took   time.Duration // how long it ran, then or now
+	Causes []string      // of a step that ran: why, never empty
+}
+
+// Decisions returns what happened, in the order in which it was decided.
+func (s *Solver) Decisions() []Decision {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Decision, 0, len(s.order))
+	for _, d := range s.order {
+		out = append(out, *d)
+	}
+	return out
+}
+
+func (s *Solver) decide(d *Decision) {
+	s.mu.Lock()
+	s.order = append(s.order, d)
+	s.mu.Unlock()
+}
+
+// why compares the step's ingredients with those of its last run.
+func (j *job) why(key cache.Key, p Probe) []string {
+	switch {
+	case p.Volatile != "":
+		return []string{p.Volatile}
+	case j.s.o.NoCache:
+		return []string{"--no-cache was given"}
+	}
+	last := j.s.o.Cache.Last(j.v.StepID())
+	if last == nil {
+		return []string{"this step was not built before"}
+	}
+	if last.Key == key {
+		return []string{"its result is no longer in the store"}
+	}
+	var out []string
+	for _, d := range cache.Compare(last.Ingredients, p.Ingredients) {
+		if d.OldList != "" && d.NewList != "" {
+			old, new := j.s.o.Cache.List(d.OldList), j.s.o.Cache.List(d.NewList)
+			if lines := j.s.o.Runner.DescribeLists(old, new); old != nil && new != nil && len(lines) > 0 {
+				out = append(out, d.Name+" content changed:")
+				out = append(out, lines...)
+				continue
+			}
+		}
+		out = append(out, d.Lines()...)
+	}
+	if len(out) == 0 { // the key's version changed
+		return []string{"the program's way of making keys changed"}
+	}
+	return out
+}
+
+// String tells the decision in the lines of --explain.
+func (d Decision) String() string {
+	head := d.Stage + ": " + d.Step
+	if d.Reused {
+		return head + ": reused (made " + d.When.Local().Format(time.DateTime) + " in " + d.Took.Round(time.Millisecond).String() + ")"
+	}
+	return head + ": ran, because\n    " + strings.Join(d.Causes, "\n    ")
+}

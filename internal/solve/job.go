@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package solve
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/graph"
+)
+
+// job is one vertex being worked on.
+type job struct {
+	s      *Solver
+	v      *graph.Vertex
+	vertex Vertex
+	start  time.Time
+}
+
+func (j *job) emit(e Event) {
+	if j.s.o.Events == nil {
+		return
+	}
+	e.Vertex = j.vertex
+	if e.Time.IsZero() {
+		e.Time = j.s.o.Now()
+	}
+	j.s.o.Events(e)
+}
+
+// do returns the kept result of the vertex, or runs it and keeps what it produced.
+func (j *job) do(ctx context.Context, inputs []cache.Result) (cache.Result, error) {
+	j.start = j.s.o.Now()
+	p, err := j.s.o.Runner.Probe(ctx, j.v, inputs, j.emit)
+	if err != nil {
+		j.emit(Event{Kind: Failed, Err: err})
+		return cache.Result{}, err
+	}
+	if p.Result != nil {
+		return *p.Result, nil
+	}
+	key := p.Ingredients.Key()
+	if !j.s.o.NoCache && p.Volatile == "" {
+		if r, ok := j.reuse(key); ok {
+			return r, nil
+		}
+	}
+	return j.run(ctx, inputs, key, p)
+}
+
+// reuse serves the kept result of the key where there is a whole one.
+func (j *job) reuse(key cache.Key) (cache.Result, bool) {
+	c := j.s.o.Cache
+	rec := c.Lookup(key)
+	if rec == nil {
+		return cache.Result{}, false
+	}
+	if !j.s.o.Runner.Present(rec.Result) {
+		_ = c.Remove(key)
+		return cache.Result{}, false
+	}
+	c.Touch(key, j.start)
+	_ = c.SetLast(j.v.StepID(), rec)
+	j.s.decide(&Decision{Pos: j.v.Pos, Stage: j.v.Stage, Step: j.v.Name, Reused: true, Key: string(key), Took: rec.Duration, When: rec.Created})
+	j.emit(Event{Kind: Cached, Dur: rec.Duration})
+	return rec.Result, true
+}
+
+func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p Probe) (cache.Result, error) {
+	unlock, err := j.s.o.Cache.Lock(ctx, key, func() {
+		j.emit(Event{Kind: Waiting, Cause: "another build does the same step"})
+	})
+	if err != nil {
+		return cache.Result{}, err
+	}
+	defer unlock()
+	if !j.s.o.NoCache && p.Volatile == "" {
+		if r, ok := j.reuse(key); ok { // somebody did it while we waited
+			return r, nil
+		}
+	}
+	release, err := j.s.slot(ctx)
+	if err != nil {
+		return cache.Result{}, err
+	}
+	defer release()
+	causes := j.why(key, p)
+	d := &Decision{Pos: j.v.Pos, Stage: j.v.Stage, Step: j.v.Name, Key: string(key), Causes: causes}
+	j.s.decide(d)
+	j.start = j.s.o.Now()
+	j.emit(Event{Kind: Started, Time: j.start, Cause: causes[0]})
+	r, err := j.s.o.Runner.Run(ctx, j.v, inputs, j.emit)
+	d.Took = j.s.o.Now().Sub(j.start)
+	if err != nil {
+		j.emit(Event{Kind: Failed, Err: err, Dur: d.Took})
+		return cache.Result{}, err
+	}
+	rec := &cache.Record{Step: j.v.Stage + ": " + j.v.Name, Key: key, Created: j.start, Duration: d.Took, Ingredients: p.Ingredients, Result: r}
+	if err := j.s.o.Cache.Put(rec); err != nil {
+		return cache.Result{}, fmt.Errorf("keep result: %w", err)
+	}
+	if err := j.s.o.Cache.SetLast(j.v.StepID(), rec); err != nil {
+		return cache.Result{}, fmt.Errorf("keep ingredients: %w", err)
+	}
+	j.emit(Event{Kind: Done, Dur: d.Took})
+	return r, nil
+}

@@ -1,0 +1,236 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package solve decides what of a build must run, and in which order.
+//
+// Every vertex is visited once, as soon as its inputs are there, at the same
+// time as all others that are ready. A source is resolved each time. A step is
+// looked up under the key that its Runner computes from the content of its
+// inputs; only if nothing is kept there it runs, holding the key's lock, so
+// that equal work is done once, also across processes. The package knows no
+// file system, no container and no registry: these are behind Runner.
+package solve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/graph"
+)
+
+// Runner does what vertices say.
+type Runner interface {
+	// Probe says what the vertex' result depends on. It must be cheap when
+	// nothing changed, and must not write outside the state directory.
+	Probe(ctx context.Context, v *graph.Vertex, inputs []cache.Result, emit Sink) (Probe, error)
+	// Run does the step. It is called at most once per key at a time.
+	Run(ctx context.Context, v *graph.Vertex, inputs []cache.Result, emit Sink) (cache.Result, error)
+	// Present tells whether all that a kept result needs still exists.
+	Present(r cache.Result) bool
+	// DescribeLists tells what differs between two kept listings.
+	DescribeLists(old, new []byte) []string
+}
+
+// Probe is what a vertex depends on.
+type Probe struct {
+	Result      *cache.Result     // of a source: its result; nothing is looked up
+	Ingredients cache.Ingredients // of a step: what its key is made of
+	Volatile    string            // why the step must run even if it is known; empty: it need not
+}
+
+// Options are the settings of a Solver.
+type Options struct {
+	Cache    *cache.Store
+	Runner   Runner
+	Events   Sink
+	NoCache  bool // run every step
+	Parallel int  // steps that run at the same time; ≤ 0: 4
+	Now      func() time.Time
+}
+
+// Solver solves builds. It may be used once at a time.
+type Solver struct {
+	o     Options
+	slots chan struct{}
+
+	mu    sync.Mutex
+	nodes map[string]*node
+	order []*Decision
+}
+
+// node is one piece of work; vertices with the same ID share it.
+type node struct {
+	done   chan struct{}
+	result cache.Result
+	err    error
+}
+
+// New returns a Solver.
+func New(o Options) *Solver {
+	if o.Parallel <= 0 {
+		o.Parallel = 4
+	}
+	return &Solver{o: o, slots: make(chan struct{}, o.Parallel), nodes: map[string]*node{}}
+}
+
+// Solve brings about the results of all targets and calls done for each as soon
+// as its result is there, from several goroutines. The first error stops
+// everything that still runs and is returned when all has stopped.
+func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Context, *graph.Target, cache.Result) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ids := map[*graph.Vertex]string{}
+	for _, t := range b.Targets {
+		t.Vertex.IDs(ids)
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(b.Targets))
+	for i, t := range b.Targets {
+		wg.Go(func() {
+			r, err := s.vertex(ctx, t.Vertex, ids)
+			if err == nil && done != nil {
+				err = done(ctx, t, r)
+			}
+			if err != nil {
+				errs[i] = err
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return firstCause(ctx, errs)
+}
+
+// firstCause prefers the error that stopped the others to their "canceled".
+func firstCause(ctx context.Context, errs []error) error {
+	var first error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, context.Canceled) {
+			return err
+		}
+		first = err
+	}
+	if first == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return first
+}
+
+// Result gives what a vertex produced. It is there when a target that needs the
+// vertex was reported done.
+func (s *Solver) Result(v *graph.Vertex) (cache.Result, bool) {
+	s.mu.Lock()
+	n := s.nodes[v.ID()]
+	s.mu.Unlock()
+	if n == nil {
+		return cache.Result{}, false
+	}
+	select {
+	case <-n.done:
+		return n.result, n.err == nil
+	default:
+		return cache.Result{}, false
+	}
+}
+
+// vertex returns the vertex' result, doing the work if nobody does it yet.
+func (s *Solver) vertex(ctx context.Context, v *graph.Vertex, ids map[*graph.Vertex]string) (cache.Result, error) {
+	s.mu.Lock()
+	n := s.nodes[ids[v]]
+	mine := n == nil
+	if mine {
+		n = &node{done: make(chan struct{})}
+		s.nodes[ids[v]] = n
+	}
+	s.mu.Unlock()
+	if mine {
+		n.result, n.err = s.work(ctx, v, ids)
+		close(n.done)
+	}
+	select {
+	case <-n.done:
+		return n.result, n.err
+	case <-ctx.Done():
+		return cache.Result{}, context.Cause(ctx)
+	}
+}
+
+func (s *Solver) work(ctx context.Context, v *graph.Vertex, ids map[*graph.Vertex]string) (cache.Result, error) {
+	inputs, err := s.inputs(ctx, v, ids)
+	if err != nil {
+		return cache.Result{}, err
+	}
+	job := &job{s: s, v: v, vertex: Vertex{ID: ids[v], Stage: v.Stage, Name: v.Name, Pos: v.Pos.String()}}
+	r, err := job.do(ctx, inputs)
+	if err != nil && ctx.Err() == nil {
+		return r, &StepError{Pos: v.Pos, Stage: v.Stage, Step: v.Name, Err: err}
+	}
+	return r, err
+}
+
+func (s *Solver) inputs(ctx context.Context, v *graph.Vertex, ids map[*graph.Vertex]string) ([]cache.Result, error) {
+	inputs := make([]cache.Result, len(v.Inputs))
+	errs := make([]error, len(v.Inputs))
+	var wg sync.WaitGroup
+	for i, in := range v.Inputs {
+		if i == len(v.Inputs)-1 { // the last one is done here: chains need no goroutines
+			inputs[i], errs[i] = s.vertex(ctx, in, ids)
+			break
+		}
+		wg.Go(func() { inputs[i], errs[i] = s.vertex(ctx, in, ids) })
+	}
+	wg.Wait()
+	return inputs, errors.Join(dedup(errs)...)
+}
+
+// dedup keeps one of equal errors: two inputs may need the same failed vertex.
+func dedup(errs []error) []error {
+	var out []error
+	for _, err := range errs {
+		known := err == nil
+		for _, o := range out {
+			known = known || errors.Is(err, o)
+		}
+		if !known {
+			out = append(out, err)
+		}
+	}
+	if len(out) > 1 {
+		return out[:1]
+	}
+	return out
+}
+
+// StepError says which step failed.
+type StepError struct {
+	Pos   graph.Pos
+	Stage string
+	Step  string
+	Err   error
+}
+
+// Error leaves the place to whoever shows the error: see Pos.
+func (e *StepError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// slot waits for a place to work in.
+func (s *Solver) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for a slot: %w", context.Cause(ctx))
+	}
+}

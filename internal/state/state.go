@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package state owns the state directory: one per user, shared by all projects
+// and by any number of processes.
+//
+// It makes the directory, refuses one that others could have written to, hands
+// out the stores inside it, starts the worker at the first need, and makes what
+// was built durable. Lock order: the state's shared lock (held while a build
+// runs) before a key's lock; prune takes the state's lock exclusively.
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/blob"
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/lockfile"
+	"build.stacker.dev/internal/snapshot/overlay"
+	"build.stacker.dev/internal/userns"
+	"build.stacker.dev/internal/worker"
+)
+
+// State is an open state directory.
+type State struct {
+	Dir   string
+	Cache *cache.Store
+	Blobs *blob.Store
+	trees *os.File // the tree area
+
+	plan   func() (userns.Plan, error)
+	unlock func()
+
+	mu     sync.Mutex
+	worker *worker.Client
+	werr   error
+	marker *marker
+}
+
+// Options are what opening needs.
+type Options struct {
+	Dir string
+	// Plan finds out how the worker gets its ids; it is called at the first need.
+	Plan func() (userns.Plan, error)
+	// OnWait is called when another process keeps the state locked (prune).
+	OnWait func()
+}
+
+// Open opens the state directory, making it where it is missing.
+func Open(ctx context.Context, o Options) (*State, error) {
+	if err := prepare(o.Dir); err != nil {
+		return nil, err
+	}
+	unlock, err := lockfile.LockShared(ctx, filepath.Join(o.Dir, lockName), o.OnWait)
+	if err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	s := &State{Dir: o.Dir, plan: o.Plan, unlock: unlock}
+	if err := s.open(); err != nil {
+		unlock()
+		return nil, err
+	}
+	if err := s.distrust(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *State) open() (err error) {
+	if s.Cache, err = cache.Open(filepath.Join(s.Dir, cacheDir)); err != nil {
+		return err
+	}
+	if s.Blobs, err = blob.Create(filepath.Join(s.Dir, blobsDir), blob.Options{}); err != nil {
+		return err
+	}
+	s.trees, err = os.OpenFile(filepath.Join(s.Dir, treesDir), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open state directory: %w", err)
+	}
+	return nil
+}
+
+// Path gives the place of a part of the state that another package owns.
+func (s *State) Path(part string) string { return filepath.Join(s.Dir, part) }
+
+// HasTree tells whether a tree was committed. The name comes from package snapshot.
+func (s *State) HasTree(tree string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(int(s.trees.Fd()), tree, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// Worker returns the worker, starting it at the first call.
+func (s *State) Worker(ctx context.Context) (*worker.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.worker != nil || s.werr != nil {
+		return s.worker, s.werr
+	}
+	s.worker, s.werr = s.startWorker(ctx)
+	return s.worker, s.werr
+}
+
+func (s *State) startWorker(ctx context.Context) (*worker.Client, error) {
+	plan, err := s.plan()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.prepareTrees(plan); err != nil {
+		return nil, err
+	}
+	if s.marker, err = s.mark(); err != nil {
+		return nil, err
+	}
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, fmt.Errorf("open this program: %w", err)
+	}
+	defer exe.Close()
+	return worker.Start(ctx, worker.Options{Plan: plan, Trees: s.trees, Exe: exe})
+}
+
+// prepareTrees gives the tree area to the root of the worker's user namespace.
+func (s *State) prepareTrees(plan userns.Plan) error {
+	base := filepath.Join(s.Dir, treesDir)
+	uid, gid := plan.RootIDs()
+	for _, d := range append([]string{"."}, overlay.Dirs()...) {
+		p := filepath.Join(base, d)
+		if err := os.Mkdir(p, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("prepare tree area: %w", err)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(p, &st); err != nil {
+			return fmt.Errorf("prepare tree area: %w", err)
+		}
+		if int(st.Uid) == uid && int(st.Gid) == gid {
+			continue
+		}
+		if d == "." && st.Uid != uint32(os.Geteuid()) {
+			return fmt.Errorf("the trees in %s belong to user id %d, but this build would use %d: the subordinate ids changed; "+
+				"put them back in /etc/subuid, or remove the directory (as root) to start afresh", base, st.Uid, uid)
+		}
+		if err := unix.Lchown(p, uid, gid); err != nil {
+			return fmt.Errorf("prepare tree area: %w", err)
+		}
+	}
+	return nil
+}
+
+// Close ends the worker and releases the state. What was made and not flushed
+// by Sync is distrusted after a power cut.
+func (s *State) Close() {
+	s.mu.Lock()
+	w := s.worker
+	s.worker, s.werr = nil, errors.New("the state directory was closed")
+	s.mu.Unlock()
+	if w != nil {
+		_ = w.Close() // it has nothing to say any more
+	}
+	if s.marker != nil {
+		s.marker.release()
+	}
+	if s.trees != nil {
+		_ = s.trees.Close()
+	}
+	s.unlock()
+}
+
+// Bind opens a file or directory of this machine in the form in which a step can
+// see it: with the caller's ids shown as root's, where they are not anyway.
+func (s *State) Bind(ctx context.Context, path string) (*os.File, error) {
+	w, err := s.Worker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w.Bind(path)
+}

@@ -1,0 +1,247 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package userns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// wantIDs is how many ids a namespace should have: those that images use, with
+	// 65534 (nobody) among them.
+	wantIDs = 65536
+	// rootStart is the first of root's ids where /etc/subuid gives it none: far
+	// from what user databases and the tools for subordinate ids hand out.
+	rootStart = 0x70000000
+)
+
+// Host is what Detect looks at.
+type Host struct {
+	UID, GID int
+	User     string   // login name; empty: looked up in /etc/passwd
+	Files    fs.FS    // the machine's files
+	Path     []string // directories with helper programs
+	// FileCaps tells whether a program (its absolute path) has file capabilities.
+	FileCaps func(path string) bool
+}
+
+// Local is the machine that this process runs on. path is the value of PATH.
+func Local(path string) Host {
+	return Host{
+		UID: os.Geteuid(), GID: os.Getegid(),
+		Files: os.DirFS("/"),
+		// Where distributions have them, whatever PATH says.
+		Path: append(strings.Split(path, ":"), "/usr/bin", "/bin", "/usr/local/bin"),
+		FileCaps: func(path string) bool {
+			var b [64]byte
+			n, err := unix.Getxattr(path, "security.capability", b[:])
+			return err == nil && n > 0
+		},
+	}
+}
+
+// ErrUnavailable says that no user namespace can be made here.
+var ErrUnavailable = errors.New("no user namespace can be made")
+
+// Detect finds the best user namespace that can be made on h. It only reads
+// files. The error wraps ErrUnavailable and says what to do.
+func Detect(h Host) (Plan, error) {
+	if err := h.allowed(); err != nil {
+		return Plan{}, err
+	}
+	status := h.read("proc/self/status")
+	uids, gids := h.current("proc/self/uid_map"), h.current("proc/self/gid_map")
+	var p Plan
+	if h.UID == 0 {
+		if why := rootMissing(status); why != "" {
+			p.reason(LevelRoot, why, "give the container CAP_SETUID, CAP_SETGID and CAP_SETFCAP")
+		} else if h.planRoot(&p, uids, gids) {
+			return p, nil
+		}
+	} else {
+		p.reason(LevelRoot, "the user is not root", "none is needed: the next level does the same")
+	}
+	if h.planSubID(&p, status) {
+		return p, nil
+	}
+	p.Level = LevelSingle
+	p.UIDs = []IDMap{{0, uint32(h.UID), 1}}
+	p.GIDs = []IDMap{{0, uint32(h.GID), 1}}
+	p.SetgroupsDeny = true
+	return p, nil
+}
+
+func (p *Plan) reason(l Level, what, remedy string) {
+	p.Reasons = append(p.Reasons, Reason{l, what, remedy})
+}
+
+// allowed looks at the switches with which a machine forbids user namespaces.
+func (h Host) allowed() error {
+	if h.sysctl("user/max_user_namespaces") == "0" {
+		return fmt.Errorf("%w: user.max_user_namespaces is 0; as root: sysctl -w user.max_user_namespaces=15000", ErrUnavailable)
+	}
+	if h.UID == 0 {
+		return nil
+	}
+	if h.sysctl("kernel/unprivileged_userns_clone") == "0" {
+		return fmt.Errorf("%w: kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1", ErrUnavailable)
+	}
+	profile := strings.TrimRight(string(h.read("proc/self/attr/current")), "\x00\n")
+	if h.sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" && (profile == "" || profile == "unconfined") {
+		return fmt.Errorf("%w: AppArmor allows them to programs with a profile only; as root, install a profile for this program "+
+			"with the rule \"userns,\", or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0", ErrUnavailable)
+	}
+	return nil
+}
+
+func (h Host) sysctl(name string) string {
+	return strings.TrimSpace(string(h.read("proc/sys/" + name)))
+}
+
+// read gives a file's content; what cannot be read is empty.
+func (h Host) read(name string) []byte {
+	b, err := fs.ReadFile(h.Files, name)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// current reads the id map that this process lives in.
+func (h Host) current(name string) []IDMap {
+	maps, err := parseMap(string(h.read(name)))
+	if err != nil || len(maps) == 0 {
+		return []IDMap{{0, 0, math.MaxUint32}} // a kernel without the file has no namespaces to be in
+	}
+	return maps
+}
+
+// parseMap reads a uid_map or gid_map.
+func parseMap(text string) ([]IDMap, error) {
+	var out []IDMap
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			return nil, fmt.Errorf("parse id map: line %q has %d fields, not 3", line, len(f))
+		}
+		var n [3]uint32
+		for i, s := range f {
+			v, err := strconv.ParseUint(s, 10, 32)
+			if err != nil {
+				return nil, fmt.Errorf("parse id map: %w", err)
+			}
+			n[i] = uint32(v)
+		}
+		out = append(out, IDMap{n[0], n[1], n[2]})
+	}
+	return out, nil
+}
+
+// rootMissing tells which capabilities root lacks to map ids by itself; a root in
+// a container may.
+func rootMissing(status []byte) string {
+	caps, err := strconv.ParseUint(statusField(status, "CapEff"), 16, 64)
+	if err != nil {
+		return ""
+	}
+	for _, c := range []struct {
+		bit  int
+		name string
+	}{{unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETGID, "CAP_SETGID"}} {
+		if caps&(1<<c.bit) == 0 {
+			return "root has no " + c.name + " here"
+		}
+	}
+	return ""
+}
+
+func statusField(status []byte, name string) string {
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// planRoot takes a range of ids for root, never root's own.
+func (h Host) planRoot(p *Plan, uids, gids []IDMap) bool {
+	u, okU := h.rootRange("etc/subuid", uids)
+	g, okG := h.rootRange("etc/subgid", gids)
+	if okU && okG {
+		p.Level, p.UIDs, p.GIDs = LevelRoot, u, g
+		return true
+	}
+	u, g = nested(uids), nested(gids)
+	if count(u) == 0 || count(g) == 0 {
+		p.reason(LevelRoot, "only one id is mapped in the container around this process", "give that container a range of at least 65536 ids")
+		return false
+	}
+	p.Level, p.UIDs, p.GIDs = LevelRoot, u, g
+	if n := min(count(u), count(g)); n < wantIDs {
+		p.reason(LevelRoot, fmt.Sprintf("the container around this process has no spare range of ids: its ids 1 to %d are used, one less than there should be", n),
+			"give that container more than 65536 ids to have all of them")
+	}
+	return true
+}
+
+// rootRange is the range that /etc/subuid gives to "stacker" or "root", else the
+// fixed one, if the ids exist here.
+func (h Host) rootRange(file string, current []IDMap) ([]IDMap, bool) {
+	text := string(h.read(file))
+	for _, name := range []string{"stacker", "root"} {
+		for _, r := range parseSub(text, name, "") {
+			if r.Count >= wantIDs && covers(current, r.Outside) {
+				return []IDMap{{0, r.Outside, wantIDs}}, true
+			}
+		}
+	}
+	if covers(current, rootStart) {
+		return []IDMap{{0, rootStart, wantIDs}}, true
+	}
+	return nil, false
+}
+
+// covers tells whether wantIDs ids from start exist in this process's namespace.
+func covers(current []IDMap, start uint32) bool {
+	for _, m := range current {
+		if start >= m.Inside && uint64(start)+wantIDs <= uint64(m.Inside)+uint64(m.Count) {
+			return start > 0
+		}
+	}
+	return false
+}
+
+// nested maps to the ids that exist here, but for 0.
+func nested(current []IDMap) []IDMap {
+	var out []IDMap
+	next := uint32(0)
+	for _, m := range current {
+		if m.Inside == 0 {
+			m.Inside, m.Count = 1, m.Count-1
+		}
+		n := min(m.Count, wantIDs-next)
+		if n == 0 {
+			continue
+		}
+		out = append(out, IDMap{next, m.Inside, n})
+		next += n
+	}
+	return out
+}
+
+func count(maps []IDMap) (n uint64) {
+	for _, m := range maps {
+		n += uint64(m.Count)
+	}
+	return n
+}

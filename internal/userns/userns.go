@@ -1,0 +1,55 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package userns finds out which user namespace this user can have and starts
+// the worker process in it.
+//
+// Detect looks at the machine and gives a Plan: the level, the ids, and for each
+// better level what is missing for it. Start makes the namespace and this
+// program's worker process in it; package boot is that process's beginning.
+//
+// Invariants: the id 0 of the machine is never mapped by root; the worker ends
+// with the process that started it, and everything that it runs ends with it.
+package userns
+
+// Level says how good a user namespace is.
+type Level string
+
+// The levels, best first.
+const (
+	LevelRoot   Level = "root"   // a range of ids that root takes for itself
+	LevelSubID  Level = "subid"  // the user's own id and subordinate ids
+	LevelSingle Level = "single" // the user's own id only
+)
+
+// IDMap is a line of a uid_map or gid_map.
+type IDMap struct{ Inside, Outside, Count uint32 }
+
+// Reason tells why a level was not taken, or is not all that it could be.
+type Reason struct {
+	Level  Level
+	What   string // what is missing
+	Remedy string // what to do about it
+}
+
+// Plan is a user namespace to be made.
+type Plan struct {
+	Level         Level
+	UIDs, GIDs    []IDMap
+	SetgroupsDeny bool // the kernel wants it so (user_namespaces(7))
+	Helpers       [2]string // paths of newuidmap and newgidmap; with LevelSubID
+	Reasons       []Reason
+}
+
+// RootIDs gives the ids, outside, of the namespace's root: the owner of what the
+// worker writes. The directory that the worker is given must be theirs.
+func (p Plan) RootIDs() (uid, gid int) { return outside(p.UIDs), outside(p.GIDs) }
+
+func outside(maps []IDMap) int {
+	for _, m := range maps {
+		if m.Inside == 0 && m.Count > 0 {
+			return int(m.Outside)
+		}
+	}
+	return -1
+}

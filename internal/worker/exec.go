@@ -1,0 +1,235 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/container"
+	"build.stacker.dev/internal/shell"
+	"build.stacker.dev/internal/snapshot"
+)
+
+// exec runs a step in a container over the stack of trees and, if asked,
+// keeps what it changed as a layer.
+func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecReply, err error) {
+	start := time.Now()
+	out.Start = start.UnixNano()
+	a, err := s.driver.Prepare(snapshot.NewID(), r.Lower)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, s.driver.Discard(a.ID)) }()
+	spec, err := s.spec(c, r, a, 0)
+	if err != nil {
+		return out, err
+	}
+	exit, err := container.Run(ctx, spec)
+	if err != nil {
+		return out, err
+	}
+	out.Exit = ExitStatus{Code: exit.Code, Signal: exit.Signal}
+	out.User, out.Sys = exit.User, exit.System
+	if (out.Exit.Code != 0 || out.Exit.Signal != 0) && len(r.OnFailure) > 0 {
+		return out, s.onFailure(ctx, c, r, a)
+	}
+	if out.Exit.Code != 0 || out.Exit.Signal != 0 || !r.Commit {
+		return out, nil
+	}
+	out.Layer, err = s.describe(ctx, a.Upper, a.Lowers, r.Clamp, start.UnixNano())
+	if err != nil || out.Layer.Empty {
+		return out, err
+	}
+	return out, s.driver.Adopt(a.Upper, layerTree(r.Chain, out.Layer.DiffID))
+}
+
+// onFailure opens a command in the place where the step failed.
+func (s *server) onFailure(ctx context.Context, c *call, r ExecRequest, a snapshot.Active) error {
+	// The kernel refuses an upper directory of a volatile mount unless this
+	// mark of the first mount is taken away (Documentation/filesystems/overlayfs).
+	if err := os.RemoveAll(filepath.Join(a.Work, "work", "incompat")); err != nil {
+		return fmt.Errorf("prepare --on-run-failure: %w", err)
+	}
+	if err := os.RemoveAll(a.Extra); err != nil {
+		return fmt.Errorf("prepare --on-run-failure: %w", err)
+	}
+	if err := os.Mkdir(a.Extra, 0o755); err != nil {
+		return fmt.Errorf("prepare --on-run-failure: %w", err)
+	}
+	r.Args, r.Script = r.OnFailure, ""
+	if r.Console != 0 {
+		if len(c.files) < r.Console+3 {
+			return errors.New("the console needs three streams")
+		}
+		r.Terminal = isTerminal(c.files[r.Console])
+	}
+	spec, err := s.spec(c, r, a, r.Console)
+	if err != nil {
+		return err
+	}
+	_, err = container.Run(ctx, spec)
+	return err
+}
+
+// spec says what the container is made of. Its standard streams are the three
+// files from number streams on.
+func (s *server) spec(c *call, r ExecRequest, a snapshot.Active, streams int) (container.Spec, error) {
+	spec := container.Spec{
+		Lowers: a.Lowers, Upper: a.Upper, Work: a.Work, Scratch: a.Extra,
+		Args: r.Args, Env: r.Env, Dir: r.Dir, UID: r.UID, GID: r.GID,
+		Hostname: "stacker", Network: container.Network(r.Network), Privileged: r.Privileged,
+		NoNewPrivs: s.singleID, SingleID: s.singleID, Terminal: r.Terminal,
+	}
+	if r.Terminal {
+		spec.OnConsole = func(f *os.File) { c.event(struct{}{}, f) }
+	}
+	if len(c.files) < streams+3 {
+		return spec, errors.New("a step needs three standard streams")
+	}
+	spec.Stdin, spec.Stdout, spec.Stderr = c.files[streams], c.files[streams+1], c.files[streams+2]
+	if err := s.mounts(c, r, a, &spec); err != nil {
+		return spec, err
+	}
+	return spec, nil
+}
+
+// mounts adds the imports, the script, this program and the user's binds.
+func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *container.Spec) error {
+	add := func(m container.Mount) { spec.Mounts = append(spec.Mounts, m) }
+	if r.Imports != "" {
+		add(container.Mount{Source: s.driver.Path(r.Imports), Target: r.ImportPath, ReadOnly: true})
+	}
+	own, err := s.ownShell(r)
+	if err != nil {
+		return err
+	}
+	if r.Tools.Path != "" {
+		if err := s.tools(c, r, a, own, add); err != nil {
+			return err
+		}
+	}
+	if r.Script != "" {
+		file := filepath.Join(a.Extra, "..", "run.sh")
+		if err := os.WriteFile(file, []byte(r.Script), 0o755); err != nil {
+			return fmt.Errorf("write script: %w", err)
+		}
+		if err := os.Chmod(file, 0o755); err != nil {
+			return fmt.Errorf("write script: %w", err)
+		}
+		add(container.Mount{Source: file, Target: r.ScriptPath, ReadOnly: true, File: true})
+		if len(spec.Args) == 0 {
+			spec.Args = []string{r.ScriptPath}
+			if own {
+				spec.Args = []string{r.Tools.Path + "/sh", "-xe", r.ScriptPath}
+			}
+		}
+	}
+	if own {
+		addToPath(spec, r.Tools.Path)
+		if len(spec.Args) > 0 && spec.Args[0] == "/bin/sh" {
+			spec.Args = append([]string{r.Tools.Path + "/sh"}, spec.Args[1:]...)
+		}
+	}
+	for _, b := range r.Binds {
+		f, err := c.file(b.File)
+		if err != nil {
+			return err
+		}
+		add(container.Mount{FD: f, Target: b.Target, ReadOnly: b.ReadOnly, Recursive: true})
+	}
+	return nil
+}
+
+// defaultInterpreter starts a script that says nothing about its shell.
+const defaultInterpreter = "#!/bin/sh -xe\n"
+
+// ownShell tells whether the step needs the shell of this program: it wants
+// /bin/sh, and its root file system has none.
+func (s *server) ownShell(r ExecRequest) (bool, error) {
+	wants := strings.HasPrefix(r.Script, defaultInterpreter) || len(r.Args) > 0 && r.Args[0] == "/bin/sh"
+	if !wants || r.Tools.Path == "" {
+		return false, nil
+	}
+	reply, err := s.stat(StatRequest{Lower: r.Lower, Paths: []string{"/bin/sh"}})
+	if err != nil {
+		return false, err
+	}
+	return reply.Kinds[0] != OtherFile, nil
+}
+
+// tools shows this program at its place in the step; with links by which it
+// acts as a shell and the core utilities, where the step has none of its own.
+func (s *server) tools(c *call, r ExecRequest, a snapshot.Active, own bool, add func(container.Mount)) error {
+	exe, err := c.file(r.Tools.File)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(a.Extra, "..", "bin")
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make %s: %w", r.Tools.Path, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "stacker"), nil, 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", r.Tools.Path, err)
+	}
+	if own {
+		for _, n := range shell.Names() {
+			if err := os.Symlink("stacker", filepath.Join(dir, n)); err != nil && !errors.Is(err, os.ErrExist) {
+				return fmt.Errorf("make %s: %w", r.Tools.Path, err)
+			}
+		}
+	}
+	add(container.Mount{Source: dir, Target: r.Tools.Path, ReadOnly: true})
+	add(container.Mount{FD: exe, Target: r.Tools.Path + "/stacker", ReadOnly: true, File: true})
+	return nil
+}
+
+func addToPath(spec *container.Spec, dir string) {
+	for i, e := range spec.Env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			spec.Env[i] = "PATH=" + v + ":" + dir
+			return
+		}
+	}
+	spec.Env = append(spec.Env, "PATH="+dir)
+}
+
+// probe tries what steps need.
+func (s *server) probe(ctx context.Context) (ProbeReply, error) {
+	var out ProbeReply
+	a, err := s.driver.Prepare(snapshot.NewID(), nil)
+	if err != nil {
+		return out, err
+	}
+	defer func() { _ = s.driver.Discard(a.ID) }()
+	lower := filepath.Join(a.Extra, "lower")
+	if err := os.Mkdir(lower, 0o755); err != nil {
+		return out, fmt.Errorf("probe: %w", err)
+	}
+	if err := unix.Mknod(filepath.Join(a.Extra, "whiteout"), unix.S_IFCHR, 0); err != nil {
+		out.Whiteout = err.Error()
+	}
+	spec := container.Spec{
+		Lowers: []string{lower}, Upper: a.Upper, Work: a.Work, Scratch: lower,
+		Args: []string{"/nonexistent"}, Network: container.NetworkHost, SingleID: s.singleID,
+	}
+	_, err = container.Run(ctx, spec)
+	// The command does not exist: getting as far as that is what is asked for.
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		out.Exec = err.Error()
+	}
+	return out, nil
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -1,0 +1,197 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"build.stacker.dev/internal/compress"
+)
+
+// ErrMismatch tells that bytes are not those that a digest names.
+var ErrMismatch = errors.New("content does not match its digest")
+
+// request is the union of all calls; exactly one field is set.
+type request struct {
+	Unpack  *UnpackRequest  `json:"unpack,omitempty"`
+	Apply   *ApplyRequest   `json:"apply,omitempty"`
+	Exec    *ExecRequest    `json:"exec,omitempty"`
+	Pack    *PackRequest    `json:"pack,omitempty"`
+	ReadTar *ReadTarRequest `json:"readTar,omitempty"`
+	Stat    *StatRequest    `json:"stat,omitempty"`
+	Remove  *RemoveRequest  `json:"remove,omitempty"`
+	Usage   *UsageRequest   `json:"usage,omitempty"`
+	Probe   *ProbeRequest   `json:"probe,omitempty"`
+}
+
+// UnpackRequest unpacks the layers of an image that are not there yet.
+type UnpackRequest struct {
+	Layers []UnpackLayer
+}
+
+// UnpackLayer is one layer of the image, bottom first. Either Tree names it
+// where it is unpacked already, or File numbers the file to read its blob from.
+type UnpackLayer struct {
+	Tree      string
+	File      int
+	Name      string // for messages
+	DiffID    digest.Digest
+	Chain     string        // chainID up to and with this layer
+	Blob      digest.Digest // of the bytes in File
+	Size      int64         // of the bytes in File; -1: unknown
+	Algorithm compress.Algorithm
+}
+
+// UnpackEvent tells how far a layer is.
+type UnpackEvent struct {
+	Layer   int
+	Current int64 // bytes of the blob read so far
+}
+
+// UnpackReply names the layers' trees, bottom first.
+type UnpackReply struct {
+	Trees []string
+	Sizes []int64 // of the uncompressed tars; 0 for trees that were there
+}
+
+// ApplyRequest makes a layer from a tar stream (file 0) on top of Lower.
+type ApplyRequest struct {
+	Lower []string // trees, bottom first
+	Chain string   // chainID of Lower; empty: there are none
+	Clamp *int64   // SOURCE_DATE_EPOCH
+	Start int64    // see ClampFrom of package layer; nanoseconds
+	// Tree: keep the files under this name, as they are, instead of making a
+	// layer of them (imports that a step sees but the image has not).
+	Tree       string
+	Decompress bool
+}
+
+// ApplyReply is the new layer.
+type ApplyReply struct {
+	DiffID   digest.Digest
+	Size     int64
+	Empty    bool // the stream had nothing: there is no tree
+	WithRoot bool
+}
+
+// Bind shows something inside a step.
+type Bind struct {
+	Tree     string // a kept tree
+	File     int    // or a file of the request, where Tree is empty
+	Target   string
+	ReadOnly bool
+}
+
+// ExecRequest runs a step. Files 0, 1 and 2 are its standard streams; binds
+// number others.
+type ExecRequest struct {
+	Lower      []string
+	Chain      string   // chainID of Lower; empty: there are none
+	Script     string   // text with #! line; shown at ScriptPath
+	ScriptPath string   // where the step sees the script
+	Args       []string // instead of Script
+	Env        []string
+	Dir        string
+	Imports    string // tree shown read-only at ImportsPath
+	ImportPath string
+	Binds      []Bind
+	Tools      ToolsDir
+	Network    string
+	Privileged bool
+	Terminal   bool
+	UID, GID   uint32
+	Clamp      *int64
+
+	Commit    bool     // keep what the step changed as a layer
+	OnFailure []string // command to run on the console after a failure, before the step's files go
+	Console   int      // number of the first of the console's three streams; 0: none
+}
+
+// ToolsDir says where the step sees this program.
+type ToolsDir struct {
+	Path string // /stacker/bin; empty: nowhere
+	File int    // the program's file
+}
+
+// ExitStatus is how a step ended.
+type ExitStatus struct {
+	Code   int
+	Signal syscall.Signal
+}
+
+// ExecReply is the end of a step. Layer is set after success with Commit.
+type ExecReply struct {
+	Exit  ExitStatus
+	Layer ApplyReply
+	Start int64         // when the step started: see Layer.Start of package cache
+	User  time.Duration // CPU time used by the step
+	Sys   time.Duration
+}
+
+// PackRequest writes a kept layer as a blob to file 0.
+type PackRequest struct {
+	Tree      string
+	DiffID    digest.Digest // must come out
+	Clamp     *int64
+	Start     int64
+	WithRoot  bool
+	Algorithm compress.Algorithm
+	Level     int
+}
+
+// PackReply describes the blob.
+type PackReply struct {
+	Digest digest.Digest
+	Size   int64
+}
+
+// ReadTarRequest streams what Path names in the stack of trees as a tar to file 0.
+type ReadTarRequest struct {
+	Lower []string
+	Path  string // links are followed inside the stack
+	Name  string // name of the top entry in the tar; "" for the directory's contents only
+}
+
+// StatRequest asks what paths name in a stack of trees; links are followed.
+type StatRequest struct {
+	Lower []string
+	Paths []string
+}
+
+// FileKind is what a path names.
+type FileKind string
+
+// What a path can name. The zero value says that there is nothing.
+const (
+	Nothing   FileKind = ""
+	Directory FileKind = "directory"
+	OtherFile FileKind = "file"
+)
+
+// StatReply answers in the order of the paths.
+type StatReply struct{ Kinds []FileKind }
+
+// RemoveRequest deletes trees, whatever their modes and owners are.
+type RemoveRequest struct{ Trees []string }
+
+// UsageRequest measures trees.
+type UsageRequest struct{ Trees []string }
+
+// UsageReply gives the disk space of the trees in bytes, in their order.
+type UsageReply struct{ Bytes []int64 }
+
+// ProbeRequest asks what works here.
+type ProbeRequest struct{}
+
+// ProbeReply tells it: empty strings mean "works".
+type ProbeReply struct {
+	Overlay  string // mounting an overlay over the tree area
+	Whiteout string
+	Proc     string
+	Exec     string
+}

@@ -1,0 +1,140 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/snapshot/overlay"
+)
+
+// server is the worker's side.
+type server struct {
+	driver   snapshot.Driver
+	singleID bool
+}
+
+// Main serves calls that come over the control socket until it closes.
+// singleID says that only one id is mapped. It returns the exit status.
+func Main(ctx context.Context, control *os.File, singleID bool) error {
+	c, err := toConn(control)
+	if err != nil {
+		return err
+	}
+	// The tree area is the working directory.
+	s := &server{driver: overlay.New("."), singleID: singleID}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		var hello struct{}
+		files, err := conn{c}.receive(&hello)
+		if errors.Is(err, io.EOF) {
+			cancel()
+			return nil
+		}
+		if err != nil {
+			cancel()
+			return err
+		}
+		for _, f := range files {
+			call, err := toConn(f)
+			if err != nil {
+				return err
+			}
+			wg.Go(func() {
+				defer call.Close()
+				s.serve(ctx, conn{call})
+			})
+		}
+	}
+}
+
+// call is one request being served.
+type call struct {
+	conn  conn
+	files []*os.File
+	mu    sync.Mutex
+}
+
+// event tells the caller something while the call goes on.
+func (c *call) event(v any, files ...*os.File) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.conn.send(reply{Event: raw}, files...) // a caller that is gone cancels the call
+}
+
+// file returns the request's file of that number.
+func (c *call) file(n int) (*os.File, error) {
+	if n < 0 || n >= len(c.files) {
+		return nil, fmt.Errorf("request names file %d of %d", n, len(c.files))
+	}
+	return c.files[n], nil
+}
+
+func (s *server) serve(ctx context.Context, k conn) {
+	var r request
+	files, err := k.receive(&r)
+	if err != nil {
+		return // the caller is gone
+	}
+	defer closeAll(files)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // ends with the connection
+		var b [1]byte
+		_, _ = k.c.Read(b[:])
+		cancel()
+	}()
+	c := &call{conn: k, files: files}
+	value, err := s.do(ctx, c, r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		_ = k.send(reply{Error: toRemote(err)})
+		return
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		_ = k.send(reply{Error: toRemote(err)})
+		return
+	}
+	_ = k.send(reply{Value: raw})
+}
+
+func (s *server) do(ctx context.Context, c *call, r request) (any, error) {
+	switch {
+	case r.Unpack != nil:
+		return s.unpack(ctx, c, *r.Unpack)
+	case r.Apply != nil:
+		return s.apply(ctx, c, *r.Apply)
+	case r.Exec != nil:
+		return s.exec(ctx, c, *r.Exec)
+	case r.Pack != nil:
+		return s.pack(ctx, c, *r.Pack)
+	case r.ReadTar != nil:
+		return nil, s.readTar(ctx, c, *r.ReadTar)
+	case r.Stat != nil:
+		return s.stat(*r.Stat)
+	case r.Remove != nil:
+		return nil, s.remove(ctx, *r.Remove)
+	case r.Usage != nil:
+		return s.usage(ctx, *r.Usage)
+	case r.Probe != nil:
+		return s.probe(ctx)
+	}
+	return nil, errors.New("request without content")
+}
