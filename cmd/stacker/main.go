@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,7 +19,8 @@ import (
 func main() {
 	if role := boot.Role(); role.Kind == boot.Worker {
 		if err := worker.Main(context.Background(), os.NewFile(uintptr(role.Control), "control"), role.SingleID); err != nil {
-			os.Exit(1) // the main process tells that the worker is gone
+			fmt.Fprintln(os.Stderr, "stacker: worker process:", err)
+			os.Exit(1)
 		}
 		os.Exit(0)
 	}

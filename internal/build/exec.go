@@ -225,24 +225,26 @@ func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in [
 			return err
 		}
 	}
-	if op.ToolsAt != "" {
-		exe, err := os.Open("/proc/self/exe")
-		if err != nil {
-			return fmt.Errorf("open this program: %w", err)
-		}
-		s.req.Tools = worker.ToolsDir{Path: op.ToolsAt, File: s.file(exe)}
-	}
+	s.req.Tools = op.ToolsAt
 	for _, bind := range op.Binds {
-		f, err := b.State.Bind(ctx, bind.Source)
+		f, detached, err := b.bind(ctx, bind.Source)
 		if errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("failed to bind mount %q at %q: bind mount source %q does not exist, refusing bind mount", bind.Source, bind.Target, bind.Source)
 		}
 		if err != nil {
 			return fmt.Errorf("bind %s: %w", bind.Source, err)
 		}
-		s.req.Binds = append(s.req.Binds, worker.Bind{File: s.file(f), Target: bind.Target})
+		s.req.Binds = append(s.req.Binds, worker.Bind{File: s.file(f), Detached: detached, Target: bind.Target})
 	}
 	return nil
+}
+
+func (b *Builder) bind(ctx context.Context, path string) (*os.File, bool, error) {
+	w, err := b.State.Worker(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	return w.Bind(path)
 }
 
 // importsTree keeps the files that a step sees as a tree of their own, named by

@@ -151,7 +151,7 @@ func (b *Builder) importsCopy(ctx context.Context, dir string, copies []graph.Co
 				continue
 			}
 		}
-		if err := t.CopyTo(ctx, to); err != nil {
+		if _, err := t.CopyTo(ctx, b.index, to); err != nil {
 			return err
 		}
 	}

@@ -66,7 +66,7 @@ func (a *app) openState(ctx context.Context) (*state.State, error) {
 
 // plan finds out how steps get their user ids.
 func plan() (userns.Plan, error) {
-	return userns.Detect(userns.System())
+	return userns.Detect(userns.Local(os.Getenv("PATH")))
 }
 
 // close ends what was opened.

@@ -9,7 +9,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
+	"time"
 )
 
 // tarLike returns n bytes that compress about as well as the files of a base image: text with
@@ -81,4 +83,17 @@ func pack(t testing.TB, data []byte, a Algorithm, o WriterOptions) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// checkGoroutines fails if there are more goroutines than before. One that was waited for may
+// still be about to leave.
+func checkGoroutines(t *testing.T, before int) {
+	t.Helper()
+	after := 0
+	for start := time.Now(); time.Since(start) < time.Second; runtime.Gosched() {
+		if after = runtime.NumGoroutine(); after <= before {
+			return
+		}
+	}
+	t.Errorf("%d goroutines, %d before", after, before)
 }

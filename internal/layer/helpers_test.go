@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,7 +102,8 @@ func applyAll(tb testing.TB, base string, o ApplyOptions, archives ...[]byte) (t
 		if err := os.Mkdir(tree, 0o755); err != nil {
 			tb.Fatal(err)
 		}
-		o.Lower = trees
+		lower := trees
+		o.Lower = func() ([]string, error) { return lower, nil }
 		last, err = Apply(context.Background(), tree, bytes.NewReader(b), o)
 		trees = append(slices.Clip(trees), tree)
 		if err != nil {
@@ -190,6 +192,33 @@ func xattrs(tb testing.TB, p string) map[string]string {
 		m[name] = string(value)
 	}
 	return m
+}
+
+// TestMain gives the tests the rights that a worker has: an ordinary user runs
+// them in a user namespace.
+func TestMain(m *testing.M) {
+	const inside = "STACKER_TEST_NAMESPACE"
+	if os.Geteuid() == 0 || os.Getenv(inside) != "" {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		os.Exit(0)
+	case cmd.ProcessState == nil && os.Getenv("CI") != "true":
+		fmt.Fprintln(os.Stderr, "skipped: needs root or a user namespace:", err)
+		os.Exit(0)
+	}
+	fmt.Fprintln(os.Stderr, "in a user namespace:", err)
+	os.Exit(1)
 }
 
 // unavailable skips the test for want of something that continuous integration

@@ -25,6 +25,10 @@
 // known to read in different ways is refused. Memory does not grow with the size
 // of the archive, except for some bytes for each directory.
 //
+// Apply and Diff run where the process may read and change every file of the
+// tree, as root or in a user namespace: images have files that not even their
+// owner may read.
+//
 // The package neither compresses nor fetches nor mounts, and does not sync.
 package layer
 

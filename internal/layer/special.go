@@ -32,9 +32,6 @@ func (a *applier) chown(fd int, uid, gid uint32) error {
 		}
 		// An id that this user namespace does not have.
 	}
-	if uid == 0 && gid == 0 {
-		return nil
-	}
 	if err := unix.Fsetxattr(fd, xattrOwner, encodeOwner(uid, gid), 0); err != nil {
 		return fmt.Errorf("note owner %d:%d: %w", uid, gid, err)
 	}

@@ -133,17 +133,17 @@ func (p *plain) flush(s *step, now time.Time) {
 func (p *plain) progress(s *step, e solve.Event) {
 	b := s.bar(cleanText(e.Item))
 	switch {
-	case b.ended.Equal(e.Time) && b.told.Before(b.ended):
-		p.linef(s, "%s: %s in %s", b.item, b.amount(b.total), Duration(e.Time.Sub(b.began)))
-	case b.ended.IsZero() && b.told.IsZero(): // the first line waits its time, too
-		b.told = b.began
-		return
-	case b.ended.IsZero() && e.Time.Sub(b.told) >= tellEvery:
+	case !b.ended.IsZero():
+		if !b.finished {
+			b.finished = true
+			p.linef(s, "%s: %s in %s", b.item, b.amount(b.total), Duration(b.ended.Sub(b.began)))
+		}
+	case b.told.IsZero(): // the first line waits its time, too
+		b.told = e.Time
+	case e.Time.Sub(b.told) >= tellEvery:
+		b.told = e.Time
 		p.linef(s, "%s", b.progress(e.Time))
-	default:
-		return
 	}
-	b.told = e.Time
 }
 
 func (p *plain) note(s *step, e solve.Event) {

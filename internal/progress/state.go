@@ -60,7 +60,8 @@ type bar struct {
 	unit           string
 	current, total int64
 	began, ended   time.Time // ended: zero while it moves
-	told           time.Time // when a line was last printed about it
+	told           time.Time // when plain last printed a line about it
+	finished       bool      // plain has printed that it arrived
 
 	// The rate is taken over the time since a mark one to two seconds old, so
 	// that it follows what happens and does not jump.

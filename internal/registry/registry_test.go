@@ -260,7 +260,7 @@ func TestFetchIntoStore(t *testing.T) {
 	defer func() { _ = store.Close() }()
 	c, r := newClient(t, Options{}), ref(t, s, "a")
 	open := func(ctx context.Context, offset int64) (io.ReadCloser, error) { return c.BlobFrom(ctx, r, d, offset) }
-	s.Inject(registrytest.Fault{Times: maxAttempts, Answer: func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+	s.Inject(registrytest.Fault{Answer: func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 		if req.Header.Get("Range") == "" {
 			w.Header().Set("Content-Length", "1048576")
 			_, _ = w.Write(data[:300000])
@@ -271,6 +271,7 @@ func TestFetchIntoStore(t *testing.T) {
 	if err := store.Fetch(t.Context(), d, open); err == nil {
 		t.Fatal("the broken download succeeded")
 	}
+	s.ClearFaults()
 	s.Requests()
 	if err := store.Fetch(t.Context(), d, open); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func cp(ctx context.Context, p *proc, args []string) int {
 		return p.fail(1, "target '%s': No such directory", target)
 	}
 	c := &copier{
-		ctx: ctx, recursive: f.has("rRa"), preserve: f.has("pa"),
+		recursive: f.has("rRa"), preserve: f.has("pa"),
 		keepLinks: f.has("dPa") || f.has("rR") && !f.has("L"), noClobber: f.has("n"),
 	}
 	status := 0
@@ -41,7 +41,7 @@ func cp(ctx context.Context, p *proc, args []string) int {
 		if into {
 			to = filepath.Join(target, filepath.Base(name))
 		}
-		if err := c.copy(p.path(name), p.path(to)); err != nil {
+		if err := c.copy(ctx, p.path(name), p.path(to)); err != nil {
 			status = p.failPath(name, err)
 		}
 	}
@@ -50,12 +50,11 @@ func cp(ctx context.Context, p *proc, args []string) int {
 
 // copier copies files and trees.
 type copier struct {
-	ctx                                       context.Context // for the duration of one command
 	recursive, preserve, keepLinks, noClobber bool
 }
 
-func (c *copier) copy(from, to string) error {
-	if err := c.ctx.Err(); err != nil {
+func (c *copier) copy(ctx context.Context, from, to string) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	stat := os.Stat
@@ -77,7 +76,7 @@ func (c *copier) copy(from, to string) error {
 	case mode.IsDir() && !c.recursive:
 		return errors.New("-r not specified; omitting directory")
 	case mode.IsDir():
-		err = c.tree(from, to, info)
+		err = c.tree(ctx, from, to, info)
 	case mode&fs.ModeSymlink != 0:
 		err = copyLink(from, to)
 	case mode.IsRegular():
@@ -92,7 +91,7 @@ func (c *copier) copy(from, to string) error {
 }
 
 // tree copies a directory. Its own mode is set last: it may not be writable.
-func (c *copier) tree(from, to string, info fs.FileInfo) error {
+func (c *copier) tree(ctx context.Context, from, to string, info fs.FileInfo) error {
 	err := os.Mkdir(to, 0o700)
 	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -109,7 +108,7 @@ func (c *copier) tree(from, to string, info fs.FileInfo) error {
 				continue
 			}
 		}
-		if err := c.copy(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+		if err := c.copy(ctx, filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
 			return fmt.Errorf("%s: %w", e.Name(), err)
 		}
 	}

@@ -219,7 +219,7 @@ func (p *proc) resolve(name string, f flags) (string, error) {
 }
 
 // install is install: -d, -D, -m, -o, -g, -t.
-func install(ctx context.Context, p *proc, args []string) int {
+func install(_ context.Context, p *proc, args []string) int {
 	f, err := parseFlags(args, "dDm:o:g:t:vpcsT", "directory=d mode=m owner=o group=g target-directory=t")
 	if err != nil {
 		return p.fail(1, "%v", err)
@@ -258,7 +258,7 @@ func install(ctx context.Context, p *proc, args []string) int {
 			if err == nil {
 				// A program that runs now keeps its file.
 				_ = os.Remove(p.path(to))
-				err = (&copier{ctx: ctx}).file(p.path(from), p.path(to), 0o600)
+				err = (&copier{}).file(p.path(from), p.path(to), 0o600)
 			}
 		}
 		if err == nil {

@@ -19,7 +19,6 @@ import (
 // finding is one find command: its tests and actions are run in their order on each file.
 type finding struct {
 	p        *proc
-	ctx      context.Context // for the duration of one command
 	min, max int
 	terms    []term
 	depth    bool
@@ -33,12 +32,13 @@ type term struct {
 	name   string
 	args   []string
 	negate bool
+	index  int // in finding.terms
 }
 
 // find is find: -name, -iname, -path, -type, -empty, -newer, -maxdepth, -mindepth, -depth, !,
 // -print, -print0, -delete, -exec … ; and … +. There is no -o and there are no parentheses.
 func find(ctx context.Context, p *proc, args []string) int {
-	f := &finding{p: p, ctx: ctx, max: 1 << 30, batches: map[int][]string{}}
+	f := &finding{p: p, max: 1 << 30, batches: map[int][]string{}}
 	var roots []string
 	for len(args) > 0 && !strings.HasPrefix(args[0], "-") && args[0] != "!" && args[0] != "(" {
 		roots = append(roots, args[0])
@@ -56,7 +56,7 @@ func find(ctx context.Context, p *proc, args []string) int {
 			f.status = p.fail(1, "'%s': %s", root, reason(err))
 			continue
 		}
-		f.walk(root, fs.FileInfoToDirEntry(info), 0)
+		f.walk(ctx, root, fs.FileInfoToDirEntry(info), 0)
 	}
 	for i, files := range f.batches {
 		if n := p.run(ctx, slices.Concat(f.terms[i].args, files)); n != 0 {
@@ -131,17 +131,18 @@ func (f *finding) add(t term) error {
 	case "-print", "-print0", "-delete":
 		f.acts = true
 	}
+	t.index = len(f.terms)
 	f.terms = append(f.terms, t)
 	return nil
 }
 
-func (f *finding) walk(name string, d fs.DirEntry, depth int) {
-	if f.ctx.Err() != nil {
+func (f *finding) walk(ctx context.Context, name string, d fs.DirEntry, depth int) {
+	if ctx.Err() != nil {
 		return
 	}
 	visit := func() {
 		if depth >= f.min {
-			f.visit(name, d)
+			f.visit(ctx, name, d)
 		}
 	}
 	if !f.depth {
@@ -153,7 +154,7 @@ func (f *finding) walk(name string, d fs.DirEntry, depth int) {
 			f.status = f.p.fail(1, "'%s': %s", name, reason(err))
 		}
 		for _, e := range entries {
-			f.walk(strings.TrimSuffix(name, "/")+"/"+e.Name(), e, depth+1)
+			f.walk(ctx, strings.TrimSuffix(name, "/")+"/"+e.Name(), e, depth+1)
 		}
 	}
 	if f.depth {
@@ -161,16 +162,16 @@ func (f *finding) walk(name string, d fs.DirEntry, depth int) {
 	}
 }
 
-func (f *finding) visit(name string, d fs.DirEntry) {
-	for i, t := range f.terms {
-		if f.holds(i, t, name, d) == t.negate {
+func (f *finding) visit(ctx context.Context, name string, d fs.DirEntry) {
+	for _, t := range f.terms {
+		if f.holds(ctx, t, name, d) == t.negate {
 			return
 		}
 	}
 }
 
 // holds is one test or action on one file.
-func (f *finding) holds(i int, t term, name string, d fs.DirEntry) bool {
+func (f *finding) holds(ctx context.Context, t term, name string, d fs.DirEntry) bool {
 	switch t.name {
 	case "-name":
 		ok, _ := path.Match(t.args[0], path.Base(name))
@@ -203,9 +204,9 @@ func (f *finding) holds(i int, t term, name string, d fs.DirEntry) bool {
 		for i := range words {
 			words[i] = strings.ReplaceAll(words[i], "{}", name)
 		}
-		return f.p.run(f.ctx, words) == 0
+		return f.p.run(ctx, words) == 0
 	case "-exec+":
-		f.batches[i] = append(f.batches[i], name)
+		f.batches[t.index] = append(f.batches[t.index], name)
 	default:
 		fmt.Fprintln(f.p.out, name)
 	}

@@ -41,8 +41,8 @@ func mv(ctx context.Context, p *proc, args []string) int {
 		}
 		err := os.Rename(p.path(name), to)
 		if errors.Is(err, syscall.EXDEV) {
-			c := &copier{ctx: ctx, recursive: true, preserve: true, keepLinks: true}
-			if err = c.copy(p.path(name), to); err == nil {
+			c := &copier{recursive: true, preserve: true, keepLinks: true}
+			if err = c.copy(ctx, p.path(name), to); err == nil {
 				err = os.RemoveAll(p.path(name))
 			}
 		}

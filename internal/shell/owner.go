@@ -189,7 +189,11 @@ func changeMode(old uint32, isDir bool, text string) (uint32, error) {
 			case '-':
 				mode &^= bits
 			default:
-				mode = mode&^(who&0o777) | bits
+				cleared := who &^ 0o1000
+				if isDir {
+					cleared = who & 0o777 // as GNU: set-id bits of a directory go only by name
+				}
+				mode = mode&^cleared | bits
 			}
 			rest = rest[end:]
 		}

@@ -57,8 +57,12 @@ func (p *proc) fail(status int, format string, a ...any) int {
 	return status
 }
 
-// failPath prints what went wrong with a file, in the words that people know.
+// failPath prints what went wrong with a file, in the words that people know. A reader that
+// went away, as head does in a pipeline, is nobody's fault: elsewhere SIGPIPE ends the writer.
 func (p *proc) failPath(name string, err error) int {
+	if errors.Is(err, syscall.EPIPE) {
+		return 128 + int(syscall.SIGPIPE)
+	}
 	return p.fail(1, "%s: %s", name, reason(err))
 }
 
@@ -78,11 +82,11 @@ func (p *proc) run(ctx context.Context, args []string) int {
 	child.name = path.Base(args[0])
 	file, err := p.look(args[0])
 	if file == "" {
-		if child.name == "sh" {
-			return child.sh(ctx, args[1:])
-		}
-		if run, ok := applets()[child.name]; ok {
+		if run := own(args[0], err); run != nil {
 			return run(ctx, &child, args[1:])
+		}
+		if err == nil {
+			err = errNotFound
 		}
 		return p.fail(notRun(err), "%s: %s", args[0], reason(err))
 	}
@@ -109,14 +113,28 @@ func (p *proc) run(ctx context.Context, args []string) int {
 // no program, or only the link to this binary, which would be started for nothing. The error
 // then says why there is none.
 func (p *proc) look(name string) (string, error) {
+	if path.Dir(name) == LinkDir {
+		return "", nil
+	}
 	file, err := interp.LookPathDir(p.workDir(), expand.ListEnviron(p.environ...), name)
 	if err != nil {
 		return "", lookError(p.path(name), name)
 	}
-	if filepath.Dir(file) == LinkDir {
+	if path.Dir(file) == LinkDir {
 		return "", nil
 	}
 	return file, nil
+}
+
+// own returns the applet for a command that look found no program for, with look's error.
+func own(name string, err error) applet {
+	if err != nil && strings.Contains(name, "/") {
+		return nil
+	}
+	if path.Base(name) == "sh" {
+		return func(ctx context.Context, p *proc, args []string) int { return p.sh(ctx, args) }
+	}
+	return applets()[path.Base(name)]
 }
 
 func (p *proc) workDir() string {

@@ -117,6 +117,7 @@ func (p *proc) interpret(ctx context.Context, text io.Reader, zero string, param
 		interp.StdIO(p.in, p.out, p.err),
 		interp.Params(params...),
 		interp.OpenHandler(open),
+		interp.CallHandler(unshadow),
 		interp.ExecHandlers(p.execHandler),
 	)
 	if err != nil {
@@ -140,12 +141,21 @@ func open(ctx context.Context, name string, flag int, perm os.FileMode) (io.Read
 	return interp.DefaultOpenHandler()(ctx, name, flag, perm|0o666)
 }
 
+// unshadow gives the commands that the interpreter knows only to refuse them a name that it
+// does not know.
+func unshadow(_ context.Context, args []string) ([]string, error) {
+	if args[0] == "kill" || args[0] == "umask" {
+		args = append([]string{path.Join(LinkDir, args[0])}, args[1:]...)
+	}
+	return args, nil
+}
+
 // execHandler stands between the shell and programs: PATH first, then the applets.
 func (p *proc) execHandler(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	run := interp.DefaultExecHandler(killAfter)
 	return func(ctx context.Context, args []string) error {
 		hc := interp.HandlerCtx(ctx)
-		if args[0] == "umask" {
+		if args[0] == LinkDir+"/umask" {
 			return exitStatus(umask(hc, args[1:]))
 		}
 		child := &proc{
@@ -159,11 +169,11 @@ func (p *proc) execHandler(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 		if file != "" {
 			return run(ctx, args)
 		}
-		if child.name == "sh" {
-			return exitStatus(child.sh(ctx, args[1:]))
-		}
-		if applet, ok := applets()[child.name]; ok && (err == nil || !strings.Contains(args[0], "/")) {
+		if applet := own(args[0], err); applet != nil {
 			return exitStatus(applet(ctx, child, args[1:]))
+		}
+		if err == nil {
+			err = errNotFound
 		}
 		fmt.Fprintf(hc.Stderr, "sh: %s: %s\n", args[0], reason(err))
 		return exitStatus(notRun(err))

@@ -64,7 +64,7 @@ func applets() map[string]applet {
 		"[": builtin, "echo": builtin, "printf": builtin, "pwd": builtin, "test": builtin,
 		"true": builtin, "false": builtin,
 
-		"base64": fromUroot, "cat": fromUroot, "mktemp": fromUroot, "tar": fromUroot,
+		"base64": encode, "cat": cat, "mktemp": mktemp, "tar": tarArchive,
 
 		"chgrp": chown, "chmod": chmod, "chown": chown, "cp": cp, "find": find,
 		"install": install, "ln": ln, "ls": ls, "mkdir": mkdir, "mv": mv, "readlink": readlink,

@@ -62,7 +62,7 @@ type Event struct {
 	Cause  string        // Waiting, Started, Skipped: why, one line; may be empty
 	Text   string        // Note
 	Level  Level         // Note
-	Err    error         // Failed
+	Err    error         // Failed; one that wraps context.Canceled says that the step was only stopped
 
 	// Of Progress. Items of one vertex move independently; one is finished when
 	// Current reaches a known Total, or with its vertex.

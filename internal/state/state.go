@@ -120,12 +120,7 @@ func (s *State) startWorker(ctx context.Context) (*worker.Client, error) {
 	if s.marker, err = s.mark(); err != nil {
 		return nil, err
 	}
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return nil, fmt.Errorf("open this program: %w", err)
-	}
-	defer exe.Close()
-	return worker.Start(ctx, worker.Options{Plan: plan, Trees: s.trees, Exe: exe})
+	return worker.Start(ctx, worker.Options{Plan: plan, Trees: s.trees})
 }
 
 // prepareTrees gives the tree area to the root of the worker's user namespace.
@@ -172,14 +167,4 @@ func (s *State) Close() {
 		_ = s.trees.Close()
 	}
 	s.unlock()
-}
-
-// Bind opens a file or directory of this machine in the form in which a step can
-// see it: with the caller's ids shown as root's, where they are not anyway.
-func (s *State) Bind(ctx context.Context, path string) (*os.File, error) {
-	w, err := s.Worker(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return w.Bind(path)
 }

@@ -36,7 +36,7 @@ type Reason struct {
 type Plan struct {
 	Level         Level
 	UIDs, GIDs    []IDMap
-	SetgroupsDeny bool // the kernel wants it so (user_namespaces(7))
+	SetgroupsDeny bool      // the kernel wants it so (user_namespaces(7))
 	Helpers       [2]string // paths of newuidmap and newgidmap; with LevelSubID
 	Reasons       []Reason
 }

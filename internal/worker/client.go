@@ -27,7 +27,8 @@ import (
 
 // Client calls a worker. Its methods may be called at the same time.
 type Client struct {
-	proc *userns.Process
+	proc  *userns.Process
+	level userns.Level
 	mu   sync.Mutex // one call's announcement at a time
 	ctl  conn
 }
@@ -36,16 +37,15 @@ type Client struct {
 type Options struct {
 	Plan  userns.Plan
 	Trees *os.File // the tree area; becomes the worker's working directory
-	Exe   *os.File // this program
 }
 
 // Start starts a worker.
 func Start(ctx context.Context, o Options) (*Client, error) {
-	p, err := userns.Start(ctx, o.Plan, userns.StartOptions{Exe: o.Exe, Dir: o.Trees, Stderr: os.Stderr})
+	p, err := userns.Start(ctx, o.Plan, userns.StartOptions{Dir: o.Trees, Stderr: os.Stderr})
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
-	return &Client{proc: p, ctl: conn{p.Conn}}, nil
+	return &Client{proc: p, level: o.Plan.Level, ctl: conn{p.Conn}}, nil
 }
 
 // Close ends the worker and everything that it runs, and waits for that.

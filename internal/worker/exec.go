@@ -112,8 +112,8 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 	if err != nil {
 		return err
 	}
-	if r.Tools.Path != "" {
-		if err := s.tools(c, r, a, own, add); err != nil {
+	if r.Tools != "" {
+		if err := s.tools(r, a, own, spec); err != nil {
 			return err
 		}
 	}
@@ -128,15 +128,15 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 		add(container.Mount{Source: file, Target: r.ScriptPath, ReadOnly: true, File: true})
 		if len(spec.Args) == 0 {
 			spec.Args = []string{r.ScriptPath}
-			if own {
-				spec.Args = []string{r.Tools.Path + "/sh", "-xe", r.ScriptPath}
+			if own && strings.HasPrefix(r.Script, defaultInterpreter) {
+				spec.Args = []string{r.Tools + "/sh", "-xe", r.ScriptPath}
 			}
 		}
 	}
 	if own {
-		addToPath(spec, r.Tools.Path)
+		addToPath(spec, r.Tools)
 		if len(spec.Args) > 0 && spec.Args[0] == "/bin/sh" {
-			spec.Args = append([]string{r.Tools.Path + "/sh"}, spec.Args[1:]...)
+			spec.Args = append([]string{r.Tools + "/sh"}, spec.Args[1:]...)
 		}
 	}
 	for _, b := range r.Binds {
@@ -144,7 +144,7 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 		if err != nil {
 			return err
 		}
-		add(container.Mount{FD: f, Target: b.Target, ReadOnly: b.ReadOnly, Recursive: true})
+		add(container.Mount{FD: f, Detached: b.Detached, Target: b.Target, ReadOnly: b.ReadOnly, Recursive: true})
 	}
 	return nil
 }
@@ -152,11 +152,10 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 // defaultInterpreter starts a script that says nothing about its shell.
 const defaultInterpreter = "#!/bin/sh -xe\n"
 
-// ownShell tells whether the step needs the shell of this program: it wants
-// /bin/sh, and its root file system has none.
+// ownShell tells whether the step gets the shell of this program: its root file
+// system has none.
 func (s *server) ownShell(r ExecRequest) (bool, error) {
-	wants := strings.HasPrefix(r.Script, defaultInterpreter) || len(r.Args) > 0 && r.Args[0] == "/bin/sh"
-	if !wants || r.Tools.Path == "" {
+	if r.Tools == "" {
 		return false, nil
 	}
 	reply, err := s.stat(StatRequest{Lower: r.Lower, Paths: []string{"/bin/sh"}})
@@ -168,27 +167,28 @@ func (s *server) ownShell(r ExecRequest) (bool, error) {
 
 // tools shows this program at its place in the step; with links by which it
 // acts as a shell and the core utilities, where the step has none of its own.
-func (s *server) tools(c *call, r ExecRequest, a snapshot.Active, own bool, add func(container.Mount)) error {
-	exe, err := c.file(r.Tools.File)
-	if err != nil {
-		return err
-	}
+func (s *server) tools(r ExecRequest, a snapshot.Active, own bool, spec *container.Spec) error {
 	dir := filepath.Join(a.Extra, "..", "bin")
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("make %s: %w", r.Tools.Path, err)
+		return fmt.Errorf("make %s: %w", r.Tools, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "stacker"), nil, 0o755); err != nil {
-		return fmt.Errorf("make %s: %w", r.Tools.Path, err)
+		return fmt.Errorf("make %s: %w", r.Tools, err)
 	}
 	if own {
 		for _, n := range shell.Names() {
 			if err := os.Symlink("stacker", filepath.Join(dir, n)); err != nil && !errors.Is(err, os.ErrExist) {
-				return fmt.Errorf("make %s: %w", r.Tools.Path, err)
+				return fmt.Errorf("make %s: %w", r.Tools, err)
 			}
 		}
 	}
-	add(container.Mount{Source: dir, Target: r.Tools.Path, ReadOnly: true})
-	add(container.Mount{FD: exe, Target: r.Tools.Path + "/stacker", ReadOnly: true, File: true})
+	exe, err := s.exe()
+	if err != nil {
+		return fmt.Errorf("make %s: %w", r.Tools, err)
+	}
+	spec.Mounts = append(spec.Mounts,
+		container.Mount{Source: dir, Target: r.Tools, ReadOnly: true},
+		container.Mount{FD: exe, Target: r.Tools + "/stacker", ReadOnly: true, File: true})
 	return nil
 }
 
@@ -210,15 +210,17 @@ func (s *server) probe(ctx context.Context) (ProbeReply, error) {
 		return out, err
 	}
 	defer func() { _ = s.driver.Discard(a.ID) }()
-	lower := filepath.Join(a.Extra, "lower")
-	if err := os.Mkdir(lower, 0o755); err != nil {
-		return out, fmt.Errorf("probe: %w", err)
+	lower, scratch := filepath.Join(a.Extra, "lower"), filepath.Join(a.Extra, "scratch")
+	for _, d := range []string{lower, scratch} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return out, fmt.Errorf("probe: %w", err)
+		}
 	}
 	if err := unix.Mknod(filepath.Join(a.Extra, "whiteout"), unix.S_IFCHR, 0); err != nil {
 		out.Whiteout = err.Error()
 	}
 	spec := container.Spec{
-		Lowers: []string{lower}, Upper: a.Upper, Work: a.Work, Scratch: lower,
+		Lowers: []string{lower}, Upper: a.Upper, Work: a.Work, Scratch: scratch,
 		Args: []string{"/nonexistent"}, Network: container.NetworkHost, SingleID: s.singleID,
 	}
 	_, err = container.Run(ctx, spec)

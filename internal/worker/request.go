@@ -79,10 +79,10 @@ type ApplyReply struct {
 	WithRoot bool
 }
 
-// Bind shows something inside a step.
+// Bind shows a file of the request inside a step.
 type Bind struct {
-	Tree     string // a kept tree
-	File     int    // or a file of the request, where Tree is empty
+	File     int  // its number
+	Detached bool // it is a mount of its own: see Client.Bind
 	Target   string
 	ReadOnly bool
 }
@@ -100,7 +100,7 @@ type ExecRequest struct {
 	Imports    string // tree shown read-only at ImportsPath
 	ImportPath string
 	Binds      []Bind
-	Tools      ToolsDir
+	Tools      string // where the step sees this program: /stacker/bin; empty: nowhere
 	Network    string
 	Privileged bool
 	Terminal   bool
@@ -110,12 +110,6 @@ type ExecRequest struct {
 	Commit    bool     // keep what the step changed as a layer
 	OnFailure []string // command to run on the console after a failure, before the step's files go
 	Console   int      // number of the first of the console's three streams; 0: none
-}
-
-// ToolsDir says where the step sees this program.
-type ToolsDir struct {
-	Path string // /stacker/bin; empty: nowhere
-	File int    // the program's file
 }
 
 // ExitStatus is how a step ended.

@@ -19,6 +19,7 @@ import (
 // server is the worker's side.
 type server struct {
 	driver   snapshot.Driver
+	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
 }
 
@@ -31,6 +32,7 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 	}
 	// The tree area is the working directory.
 	s := &server{driver: overlay.New("."), singleID: singleID}
+	s.exe = sync.OnceValues(s.program)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -4,9 +4,10 @@
 package initproc
 
 import (
-	"os"
 	"syscall"
 	"unsafe"
+
+	"build.stacker.dev/internal/seccomp/install"
 )
 
 const (
@@ -49,7 +50,11 @@ func (c *container) confine() error {
 	if e != 0 {
 		return fail("close_range", e)
 	}
-	return fail("install system call filter", setFilter(c.Seccomp))
+	if len(c.Seccomp) == 0 {
+		return nil
+	}
+	// The last thing: the rest of this thread's life is under it too.
+	return fail("install system call filter", install.Install(c.Seccomp))
 }
 
 func (c *container) setLimits() error {
@@ -157,20 +162,4 @@ func clearInheritable() error {
 	}
 	data[0].inheritable, data[1].inheritable = 0, 0
 	return errnoErr(syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data)), 0))
-}
-
-// setFilter installs a seccomp program: it is the last thing, as the rest of this
-// process's main thread lives under it.
-func setFilter(program []byte) error {
-	if len(program) == 0 {
-		return nil
-	}
-	if len(program)%8 != 0 {
-		return os.ErrInvalid
-	}
-	fprog := struct {
-		len    uint16
-		filter *byte
-	}{uint16(len(program) / 8), &program[0]}
-	return errnoErr(syscall.RawSyscall(sysSeccomp, seccompSetModeFilter, 0, uintptr(unsafe.Pointer(&fprog))))
 }

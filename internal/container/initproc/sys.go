@@ -31,8 +31,6 @@ const (
 	prCapAmbient      = 47
 	prCapAmbientClear = 4
 
-	seccompSetModeFilter = 1
-
 	keyctlJoinSessionKeyring = 1
 
 	landlockCreateRulesetVersion = 1

@@ -22,7 +22,9 @@ type decoder struct {
 }
 
 func (d *decoder) fail(n *node, hint, format string, args ...any) {
-	d.errs = append(d.errs, d.src.fail(d.src.at(n), hint, format, args...))
+	if len(d.errs) < manyErrors {
+		d.errs = append(d.errs, d.src.fail(d.src.at(n), hint, format, args...))
+	}
 }
 
 // decode fills in the prerequisites and the stages.

@@ -9,8 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxErrors is how many errors are told at once.
-const maxErrors = 10
+// maxErrors is how many errors are told at once, manyErrors how many of a file
+// are kept to find the first ones.
+const (
+	maxErrors  = 10
+	manyErrors = 1000
+)
 
 // maxQuote is how many characters of a line are quoted.
 const maxQuote = 160
@@ -78,6 +82,9 @@ func (es Errors) Error() string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// first returns what is told of es.
+func (es Errors) first() Errors { return es[:min(len(es), maxErrors)] }
 
 // Unwrap returns the errors.
 func (es Errors) Unwrap() []error {

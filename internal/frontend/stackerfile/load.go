@@ -38,11 +38,12 @@ func LoadAll(paths []string, o LoadOptions) (*Project, error) {
 			return nil, fmt.Errorf("couldn't read stacker file: %w", err)
 		}
 		if _, err := l.load(abs, path, Pos{File: path}, nil); err != nil {
-			return nil, err
+			l.errs = append(l.errs, err)
+			break
 		}
 	}
 	if len(l.errs) > 0 {
-		return nil, l.errs[:min(len(l.errs), maxErrors)]
+		return nil, l.errs.first()
 	}
 	return l.project()
 }
@@ -75,7 +76,7 @@ type link struct {
 }
 
 // load reads one file and what it needs. at is where the file is named.
-func (l *loader) load(path, name string, at Pos, up *link) (*File, error) {
+func (l *loader) load(path, name string, at Pos, up *link) (*File, *Error) {
 	id := l.identity(path)
 	if l.active[id] {
 		return nil, l.cycle(id, at, up)
@@ -152,7 +153,7 @@ func (l *loader) fail(at Pos, up *link, hint, format string, args ...any) *Error
 }
 
 // cycle is the error that file id, which up leads to, needs itself.
-func (l *loader) cycle(id string, at Pos, up *link) error {
+func (l *loader) cycle(id string, at Pos, up *link) *Error {
 	names := []string{l.files[id].Name}
 	for s := up; s != nil; s = s.up {
 		names = append([]string{s.file.Name}, names...)
@@ -188,7 +189,7 @@ func (l *loader) substituteFile() ([]KV, error) {
 		values = d.kvs(root, "a substitute file")
 	}
 	if len(d.errs) > 0 {
-		return nil, d.errs[:min(len(d.errs), maxErrors)]
+		return nil, d.errs.first()
 	}
 	return values, nil
 }
@@ -225,7 +226,10 @@ func (l *loader) project() (*Project, error) {
 	for _, f := range all {
 		visit(f)
 	}
-	return p, l.unique(p)
+	if err := l.unique(p); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // unique refuses two stages with the same name.
@@ -233,16 +237,18 @@ func (l *loader) unique(p *Project) error {
 	var errs Errors
 	for _, f := range p.Files {
 		for _, s := range f.Stages {
-			if first := p.stages[s.Name]; first != nil {
+			first := p.stages[s.Name]
+			if first != nil && len(errs) < maxErrors {
 				errs = append(errs, l.fail(s.Pos, &link{file: f}, "the other is at "+first.Pos.String(),
 					"duplicate layer name: both %s and %s have %s", first.File.Name, f.Name, short(s.Name)))
-				continue
 			}
-			p.stages[s.Name] = s
+			if first == nil {
+				p.stages[s.Name] = s
+			}
 		}
 	}
 	if len(errs) > 0 {
-		return errs[:min(len(errs), maxErrors)]
+		return errs.first()
 	}
 	return nil
 }

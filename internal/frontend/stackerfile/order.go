@@ -60,11 +60,13 @@ func (p *Project) Order() ([]*Stage, error) {
 	o := &orderer{p: p, state: map[*Stage]int{}}
 	for _, f := range p.Files {
 		for _, s := range f.Stages {
-			o.visit(s)
+			if o.state[s] == 0 {
+				o.visit(s)
+			}
 		}
 	}
 	if len(o.errs) > 0 {
-		return nil, o.errs[:min(len(o.errs), maxErrors)]
+		return nil, o.errs.first()
 	}
 	return o.list, nil
 }
@@ -88,6 +90,7 @@ func (o *orderer) visit(s *Stage) {
 	for _, n := range s.needs() {
 		other := o.p.stages[n.stage]
 		switch {
+		case len(o.errs) == maxErrors:
 		case other == nil:
 			o.fail(s, n.pos, o.hint(n.stage), "couldn't find dependencies for %s: %s", s.Name, short(n.what))
 		case o.state[other] == visiting:

@@ -55,7 +55,7 @@ func (d *decoder) stage(e entry) *Stage {
 
 // tagName is what a layout's tag may be (OCI image-spec, annotations,
 // org.opencontainers.image.ref.name).
-var tagName = regexp.MustCompile(`^[A-Za-z0-9]+([-._:@+/][A-Za-z0-9]+|--+[A-Za-z0-9]+|__+[A-Za-z0-9]+)*$`)
+var tagName = regexp.MustCompile(`^[A-Za-z0-9]+(([-._:@+/]|--)[A-Za-z0-9]+)*$`)
 
 // stageName checks what every name must be: it becomes a file name, too.
 func (d *decoder) stageName(key *node) bool {

@@ -105,7 +105,9 @@ func (s *substitutions) substitute(src *document) (map[string]string, Errors) {
 	for _, m := range placeholder.FindAllStringSubmatchIndex(src.raw, -1) {
 		h, err := s.fill(src, m)
 		if err != nil {
-			errs = append(errs, err)
+			if errs = append(errs, err); len(errs) == manyErrors {
+				break
+			}
 			continue
 		}
 		b.WriteString(src.raw[done:h.from])

@@ -45,13 +45,13 @@ func runHelper(ctx context.Context, name, server string) (Credentials, error) {
 		return Credentials{}, fmt.Errorf("credential helper %s is not installed: install it, or remove it from the file", program)
 	case ctx.Err() != nil:
 		return Credentials{}, fmt.Errorf("credential helper %s: %w", program, context.Cause(ctx))
-	case err != nil && noCredentials(stdout.String()):
+	case err != nil && noCredentials(stdout.buf.String()):
 		return Credentials{}, nil
 	case err != nil:
-		return Credentials{}, fmt.Errorf("credential helper %s: %w: %.200q", program, err, strings.TrimSpace(stdout.String()+stderr.String()))
+		return Credentials{}, fmt.Errorf("credential helper %s: %w: %.200q", program, err, strings.TrimSpace(stdout.buf.String()+stderr.buf.String()))
 	}
 	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal(stdout.Bytes(), &answer); err != nil || answer.Secret == "" {
+	if err := json.Unmarshal(stdout.buf.Bytes(), &answer); err != nil || answer.Secret == "" {
 		// What it printed may hold a secret.
 		return Credentials{}, fmt.Errorf("credential helper %s: its answer is not JSON with a Secret", program)
 	}
@@ -69,13 +69,14 @@ func noCredentials(output string) bool {
 		output == "no credentials server url" || output == "no credentials username"
 }
 
-// limitedBuffer is a buffer that refuses to grow beyond maxAnswer.
-type limitedBuffer struct{ bytes.Buffer }
+// limitedBuffer refuses to grow beyond maxAnswer. The buffer is not embedded: its
+// ReadFrom would pass the limit by.
+type limitedBuffer struct{ buf bytes.Buffer }
 
 // Write fails when the buffer would grow too large, which ends the helper.
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxAnswer {
+	if b.buf.Len()+len(p) > maxAnswer {
 		return 0, errors.New("too much output")
 	}
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }

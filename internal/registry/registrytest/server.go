@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -54,6 +55,7 @@ type Options struct {
 type Request struct {
 	Method, Path, Query string
 	Header              http.Header
+	Length              int64 // of the body, as announced
 	Status              int
 }
 
@@ -107,6 +109,7 @@ func New(t testing.TB, opts Options) *Server {
 		_ = s.http.Listener.Close()
 		s.http.Listener = l
 	}
+	s.http.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are part of tests
 	if opts.TLS {
 		s.http.StartTLS()
 	} else {
@@ -159,7 +162,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
 	s.mu.Lock()
 	index := len(s.requests)
-	s.requests = append(s.requests, Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone()})
+	s.requests = append(s.requests, Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header.Clone(), Length: r.ContentLength})
 	fault := s.takeFault(r)
 	s.mu.Unlock()
 	defer func() {

@@ -41,12 +41,12 @@ func (t *Tree) CopyTo(ctx context.Context, x *Index, dst string) ([]Change, erro
 	if len(changes) == 0 {
 		return nil, nil
 	}
-	u, err := t.newUpdate(ctx, dst)
+	u, err := t.newUpdate(dst)
 	if err != nil {
 		return nil, err
 	}
 	defer u.close()
-	if err := u.apply(have, changes); err != nil {
+	if err := u.apply(ctx, have, changes); err != nil {
 		return nil, fmt.Errorf("copy %q to %q: %w", t.Root, dst, err)
 	}
 	return changes, nil
@@ -68,7 +68,7 @@ type update struct {
 	modes map[string]bool // directories of the tree whose mode is to be set
 }
 
-func (t *Tree) newUpdate(ctx context.Context, dst string) (*update, error) {
+func (t *Tree) newUpdate(dst string) (*update, error) {
 	abs, err := filepath.Abs(dst)
 	if err != nil {
 		return nil, fmt.Errorf("find %q: %w", dst, err)
@@ -81,7 +81,7 @@ func (t *Tree) newUpdate(ctx context.Context, dst string) (*update, error) {
 		return nil, fmt.Errorf("make parent of copy: %w", err)
 	}
 	u := &update{tree: t, base: base, dir: directory{-1}, modes: map[string]bool{}}
-	u.copier = copier{ctx: ctx, sum: sha256.New(), buf: make([]byte, 256<<10)}
+	u.copier = copier{sum: sha256.New(), buf: make([]byte, 256<<10)}
 	if u.src, err = t.open(); err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (u *update) close() {
 	u.top.close()
 }
 
-func (u *update) apply(have *Tree, changes []Change) error {
+func (u *update) apply(ctx context.Context, have *Tree, changes []Change) error {
 	// Backwards, so that directories are empty when their turn comes.
 	for _, c := range slices.Backward(changes) {
 		if c.What == Removed || c.What == Type {
@@ -115,7 +115,7 @@ func (u *update) apply(have *Tree, changes []Change) error {
 			continue
 		}
 		done = c.Path
-		if err := u.put(find(u.tree.Entries, c.Path), c.What); err != nil {
+		if err := u.put(ctx, find(u.tree.Entries, c.Path), c.What); err != nil {
 			return err
 		}
 	}
@@ -144,7 +144,7 @@ func (u *update) remove(e *Entry) error {
 }
 
 // put makes or replaces what e says.
-func (u *update) put(e *Entry, why What) error {
+func (u *update) put(ctx context.Context, e *Entry, why What) error {
 	dir, name, err := u.enter(e.Path)
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (u *update) put(e *Entry, why What) error {
 	default:
 		// Also where only the mode differs: a chmod by name could be led elsewhere
 		// by a link, and of a file without permissions there is no descriptor.
-		err = u.replace(dir, name, func(temp string) error { return u.writeFile(dir, temp, e) })
+		err = u.replace(dir, name, func(temp string) error { return u.writeFile(ctx, dir, temp, e) })
 	}
 	if err != nil {
 		return fmt.Errorf("write %q: %w", e.Path, err)
@@ -182,7 +182,7 @@ func (u *update) replace(dir int, name string, create func(temp string) error) e
 	return err
 }
 
-func (u *update) writeFile(dir int, temp string, e *Entry) error {
+func (u *update) writeFile(ctx context.Context, dir int, temp string, e *Entry) error {
 	in, err := u.src.file(e)
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (u *update) writeFile(dir int, temp string, e *Entry) error {
 		return err
 	}
 	defer unix.Close(out)
-	if err := u.fill(out, in, e); err != nil {
+	if err := u.fill(ctx, out, in, e); err != nil {
 		return err
 	}
 	// The time is the source's, so that tools which compare times see no change.
@@ -205,10 +205,10 @@ func (u *update) writeFile(dir int, temp string, e *Entry) error {
 }
 
 // fill gives out the bytes of in and checks them.
-func (u *update) fill(out, in int, e *Entry) error {
+func (u *update) fill(ctx context.Context, out, in int, e *Entry) error {
 	if !u.noClone {
 		if err := unix.IoctlFileClone(out, in); err == nil {
-			return u.bytes(u.src, e, out, io.Discard)
+			return u.bytes(ctx, u.src, e, out, io.Discard)
 		}
 		u.noClone = true
 	}
@@ -217,7 +217,7 @@ func (u *update) fill(out, in int, e *Entry) error {
 		return err
 	}
 	w := &fileWriter{fd: out, sparse: st.blocks*512 < e.Size}
-	if err := u.bytes(u.src, e, in, w); err != nil {
+	if err := u.bytes(ctx, u.src, e, in, w); err != nil {
 		return err
 	}
 	return unix.Ftruncate(out, e.Size)

@@ -4,6 +4,7 @@
 package localtree
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ const largeFile = 32 << 20
 var errMoving = errors.New("it changes while it is read: stop what writes it or exclude it")
 
 // hash hashes the files that the index did not know and returns their bytes.
-func (s *scan) hash() (int64, error) {
+func (s *scan) hash(ctx context.Context) (int64, error) {
 	var todo []*node
 	for i := range s.nodes {
 		if n := &s.nodes[i]; n.IsRegular() && n.state == unhashed {
@@ -47,7 +48,7 @@ func (s *scan) hash() (int64, error) {
 				if i >= len(todo) {
 					break
 				}
-				if errs[i] = h.file(todo[i]); errs[i] != nil {
+				if errs[i] = h.file(ctx, todo[i]); errs[i] != nil {
 					failed.Store(true)
 				}
 			}
@@ -72,10 +73,10 @@ type hasher struct {
 }
 
 // file fills in n's digest, and its stat where it changed since it was listed.
-func (h *hasher) file(n *node) error {
+func (h *hasher) file(ctx context.Context, n *node) error {
 	for range attempts {
 		began := h.index.clock()
-		before, after, err := h.once(n)
+		before, after, err := h.once(ctx, n)
 		if errors.Is(err, unix.ENOENT) {
 			n.state = missing
 			return nil
@@ -100,8 +101,9 @@ func (h *hasher) file(n *node) error {
 	return fmt.Errorf("read %q: %w", h.name(n.Path), errMoving)
 }
 
-// once reads n from its beginning to its end.
-func (h *hasher) once(n *node) (before, after status, err error) {
+// once reads n from its beginning to its end. Its bytes are one content only if the
+// two states are equal.
+func (h *hasher) once(ctx context.Context, n *node) (before, after status, err error) {
 	name := n.Path
 	if h.base != "" {
 		name = h.base
@@ -118,8 +120,9 @@ func (h *hasher) once(n *node) (before, after status, err error) {
 		return before, after, errMoving
 	}
 	h.sum.Reset()
-	for {
-		if err := h.ctx.Err(); err != nil {
+	// A file that grows as fast as it is read would never end.
+	for left := before.size; left >= 0; {
+		if err := ctx.Err(); err != nil {
 			return before, after, err
 		}
 		got, err := read(fd, h.buf)
@@ -129,6 +132,7 @@ func (h *hasher) once(n *node) (before, after status, err error) {
 		if got == 0 {
 			break
 		}
+		left -= int64(got)
 		h.sum.Write(h.buf[:got])
 		h.bytes += int64(got)
 		if h.o.Progress != nil {

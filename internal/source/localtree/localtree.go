@@ -110,25 +110,14 @@ type Options struct {
 	allTypes bool
 }
 
-// Index remembers the digests of files between scans, in one file per root (see
-// format.go). Any number of goroutines and processes may use a directory at once.
-type Index struct {
-	dir   string
-	clock clock
-}
-
-// OpenIndex uses dir, which is made when there is something to keep in it. An
-// empty dir keeps nothing: every scan reads every file.
-func OpenIndex(dir string) *Index { return &Index{dir: dir, clock: wallClock} }
-
 // Scan lists root and gives every regular file its digest. A socket is left out;
 // a FIFO, a device or an unreadable file is an error that names it. A file that
 // changes while it is hashed is hashed again, a few times.
 func (x *Index) Scan(ctx context.Context, root string, o Options) (*Tree, error) {
-	s, err := newScan(ctx, x, root, o)
+	s, err := newScan(x, root, o)
 	if err != nil {
 		return nil, err
 	}
 	defer s.top.close()
-	return s.run()
+	return s.run(ctx)
 }

@@ -183,6 +183,7 @@ func TestIndexReadsOnlyWhatChanged(t *testing.T) {
 		{"unchanged again", func() {}, 0},
 	}
 	for _, s := range steps {
+		waitForTick(t)
 		s.change()
 		tree := scanTree(t, x, root, Options{})
 		if tree.Read != s.read {
@@ -190,6 +191,29 @@ func TestIndexReadsOnlyWhatChanged(t *testing.T) {
 		}
 		if got, want := tree.Digest(), scanTree(t, OpenIndex(""), root, Options{}).Digest(); got != want {
 			t.Errorf("%s: digest with index %s, without %s", s.name, got, want)
+		}
+	}
+}
+
+// waitForTick returns when the file systems' clock has gone on: kernels before 6.13
+// give the same ctime to all that happens within some milliseconds.
+func waitForTick(t *testing.T) {
+	t.Helper()
+	probe := filepath.Join(t.TempDir(), "probe")
+	var first int64
+	for {
+		if err := os.WriteFile(probe, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		st, err := lookup(unix.AT_FDCWD, probe, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == 0 {
+			first = st.ctime
+		}
+		if st.ctime != first {
+			return
 		}
 	}
 }
@@ -217,6 +241,22 @@ func TestIndexTrustsNoYoungFile(t *testing.T) {
 		x.clock = func() int64 { return st.ctime + 3*foreignMargin }
 		if tree := scanTree(t, x, root, Options{}); tree.Read != tt.read {
 			t.Errorf("%s: read %d bytes, want %d", tt.name, tree.Read, tt.read)
+		}
+	}
+}
+
+// TestIndexNeverLies writes and scans as fast as it can, with the real clock: the
+// contents have one size, and many of them one ctime on kernels with coarse times.
+func TestIndexNeverLies(t *testing.T) {
+	root := makeTree(t)
+	x := OpenIndex(t.TempDir())
+	for i := range 300 {
+		content := fmt.Sprintf("%04d", i)
+		addFile(t, root, "f="+content)
+		for range i%2 + 1 {
+			if got, want := scanTree(t, x, root, Options{}).Entries[1].Digest, digest.FromString(content); got != want {
+				t.Fatalf("write %d: got %s, want %s", i, got, want)
+			}
 		}
 	}
 }
@@ -341,27 +381,52 @@ func TestScanWhileFilesChange(t *testing.T) {
 
 // TestHashNoticesWriters appends to a file at every read of it.
 func TestHashNoticesWriters(t *testing.T) {
-	root := makeTree(t, "log=0")
-	var times int
-	o := Options{Workers: 1, Progress: func(int64) {
-		times++
-		f, err := os.OpenFile(filepath.Join(root, "log"), os.O_APPEND|os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if times < 1000 {
-			_, _ = f.WriteString("x")
-		}
-	}}
-	if tree, err := OpenIndex("").Scan(t.Context(), root, o); err == nil {
-		data, _ := os.ReadFile(filepath.Join(root, "log"))
-		if tree.Entries[1].Digest != digest.FromBytes(data) {
-			t.Errorf("a torn file was given a digest")
+	for _, tt := range []struct {
+		writes int
+		moving bool
+	}{{3, false}, {1000, true}} {
+		root := makeTree(t, "log=0")
+		left := tt.writes
+		o := Options{Workers: 1, Progress: func(int64) {
+			if left--; left < 0 {
+				return
+			}
+			f, err := os.OpenFile(filepath.Join(root, "log"), os.O_APPEND|os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.WriteString("x")
+			}
+			if err := errors.Join(err, f.Close()); err != nil {
+				t.Error(err)
+			}
+		}}
+		tree, err := OpenIndex("").Scan(t.Context(), root, o)
+		switch {
+		case tt.moving && (!errors.Is(err, errMoving) || !strings.Contains(err.Error(), "/log")):
+			t.Errorf("%d writes: got %v, want errMoving with the path", tt.writes, err)
+		case !tt.moving && err != nil:
+			t.Errorf("%d writes: %v", tt.writes, err)
+		case !tt.moving && tree.Entries[1].Digest != digest.FromString("0xxx"):
+			t.Errorf("%d writes: a digest of something else", tt.writes)
 		}
 	}
-	times = 1000
-	scanTree(t, OpenIndex(""), root, o)
+}
+
+func TestScanUnreadable(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root reads everything")
+	}
+	for _, name := range []string{"d/f", "d"} {
+		root := makeTree(t, "d/f=1")
+		if err := os.Chmod(filepath.Join(root, name), 0); err != nil {
+			t.Fatal(err)
+		}
+		_, err := OpenIndex("").Scan(t.Context(), root, Options{})
+		_ = os.Chmod(filepath.Join(root, "d"), 0o755)
+		want := fmt.Sprintf("%q: permission denied; make it readable or exclude it", filepath.Join(root, name))
+		if err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("got %v, want … %s", err, want)
+		}
+	}
 }
 
 func TestDeepTree(t *testing.T) {

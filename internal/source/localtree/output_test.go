@@ -70,6 +70,19 @@ func TestListingRoundTrip(t *testing.T) {
 	}
 }
 
+// TestListingFormat fails when the encoding changes: then listingMagic must too.
+func TestListingFormat(t *testing.T) {
+	got := digest.FromBytes(Marshal([]Entry{
+		{Path: "", Mode: unix.S_IFDIR | 0o755, MTime: 5},
+		{Path: "a", Mode: unix.S_IFREG | 0o644, Size: 1, Digest: digest.FromString("x"), UID: 1, GID: 2},
+		{Path: "ab", Mode: unix.S_IFLNK | 0o777, Target: "t", Xattrs: map[string]string{"user.k": "v"}},
+	}))
+	const want = "sha256:250b8ca9aa514b725f818ade973bc4681770906b1098522895189034247b6dcb"
+	if got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(Marshal([]Entry{{Path: "", Mode: unix.S_IFDIR}, {Path: "a", Mode: unix.S_IFLNK, Target: "b", Xattrs: map[string]string{"x": "y"}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -5,6 +5,7 @@ package localtree
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 
@@ -183,4 +184,37 @@ func retry(call func() error) error {
 			return err
 		}
 	}
+}
+
+// xattrs reads what an image may be given of a file's extended attributes.
+func xattrs(dirfd int, name string) (map[string]string, error) {
+	// There is no llistxattrat before Linux 6.13. The link is not followed.
+	p := fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, name)
+	list := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(p, list)
+	if err != nil {
+		if errors.Is(err, unix.ENOTSUP) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var out map[string]string
+	for key := range strings.SplitSeq(string(list[:n]), "\x00") {
+		if !strings.HasPrefix(key, "user.") && key != "security.capability" {
+			continue
+		}
+		value := make([]byte, 64<<10)
+		n, err := unix.Lgetxattr(p, key, value)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[key] = string(value[:n])
+	}
+	return out, nil
 }

@@ -47,7 +47,7 @@ func (t *Tree) WriteTar(ctx context.Context, w *tar.Writer, o TarOptions) error 
 		return err
 	}
 	defer src.close()
-	c := copier{ctx: ctx, sum: sha256.New(), buf: make([]byte, 256<<10)}
+	c := copier{sum: sha256.New(), buf: make([]byte, 256<<10)}
 	for i := range t.Entries {
 		e := &t.Entries[i]
 		h, ok := header(e, o)
@@ -58,7 +58,7 @@ func (t *Tree) WriteTar(ctx context.Context, w *tar.Writer, o TarOptions) error 
 			return fmt.Errorf("write header of %q: %w", h.Name, err)
 		}
 		if e.IsRegular() {
-			if err := c.file(src, e, w); err != nil {
+			if err := c.file(ctx, src, e, w); err != nil {
 				return err
 			}
 		}
@@ -140,26 +140,25 @@ func (s *source) name(e *Entry) string { return filepath.Join(s.root, e.Path) }
 
 // copier copies files and checks their bytes.
 type copier struct {
-	ctx context.Context // of one call of WriteTar or CopyTo
 	sum hash.Hash
 	buf []byte
 }
 
 // file writes the bytes of an entry to w.
-func (c *copier) file(src *source, e *Entry, w io.Writer) error {
+func (c *copier) file(ctx context.Context, src *source, e *Entry, w io.Writer) error {
 	fd, err := src.file(e)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return c.bytes(src, e, fd, w)
+	return c.bytes(ctx, src, e, fd, w)
 }
 
-func (c *copier) bytes(src *source, e *Entry, fd int, w io.Writer) error {
+func (c *copier) bytes(ctx context.Context, src *source, e *Entry, fd int, w io.Writer) error {
 	c.sum.Reset()
 	left := e.Size
 	for {
-		if err := c.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n, err := read(fd, c.buf)

@@ -67,25 +67,25 @@ type walker struct {
 }
 
 // list lists everything below root.
-func (s *scan) list(root *folder) (count int, err error) {
+func (s *scan) list(ctx context.Context, root *folder) (count int, err error) {
 	w := &walker{scan: s, waiting: []*folder{root}, open: 1}
 	w.wake.L = &w.mu
 	var wg sync.WaitGroup
 	for range s.workers {
-		wg.Go(w.work)
+		wg.Go(func() { w.work(ctx) })
 	}
 	wg.Wait()
 	return w.count, w.err
 }
 
-func (w *walker) work() {
+func (w *walker) work(ctx context.Context) {
 	buf := make([]byte, 64<<10)
 	for {
 		f := w.take()
 		if f == nil {
 			return
 		}
-		subs, err := w.listFolder(f, buf)
+		subs, err := w.listFolder(ctx, f, buf)
 		w.done(f, subs, err)
 	}
 }
@@ -123,8 +123,8 @@ func (w *walker) done(f *folder, subs []*folder, err error) {
 }
 
 // listFolder fills f and returns the directories in it.
-func (w *walker) listFolder(f *folder, buf []byte) ([]*folder, error) {
-	if err := w.ctx.Err(); err != nil {
+func (w *walker) listFolder(ctx context.Context, f *folder, buf []byte) ([]*folder, error) {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	fd, err := w.top.open(f.path, unix.O_DIRECTORY)

@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"build.stacker.dev/internal/boot"
+	"build.stacker.dev/internal/userns"
+)
+
+// The tests of this package run in a worker: TestMain starts one, of this test
+// program, and tells it the arguments. The program is also what probes the
+// confinement from inside a step.
+
+var level = flag.String("level", "", "do not take a better level than this one")
+
+type hello struct {
+	Args []string
+	CI   string
+}
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "probe" {
+		probe()
+		return
+	}
+	if boot.Role().Kind == boot.Worker {
+		os.Exit(worker(m))
+	}
+	flag.Parse()
+	code, err := inWorker()
+	if err != nil {
+		fmt.Println(err)
+		if os.Getenv("CI") == "true" {
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func inWorker() (int, error) {
+	plan, err := userns.Detect(userns.Local(os.Getenv("PATH")))
+	if err != nil {
+		return 0, fmt.Errorf("SKIP: %w", err)
+	}
+	if *level == string(userns.LevelSingle) {
+		plan = userns.Plan{
+			Level: userns.LevelSingle, SetgroupsDeny: true,
+			UIDs: []userns.IDMap{{Inside: 0, Outside: uint32(os.Getuid()), Count: 1}},
+			GIDs: []userns.IDMap{{Inside: 0, Outside: uint32(os.Getgid()), Count: 1}},
+		}
+	}
+	dir, err := os.MkdirTemp("", "container")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	uid, gid := plan.RootIDs()
+	if err := os.Chown(dir, uid, gid); err != nil {
+		return 1, err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return 1, err
+	}
+	defer d.Close()
+	p, err := userns.Start(context.Background(), plan, userns.StartOptions{Dir: d, Stderr: os.Stdout})
+	if err != nil {
+		return 1, err
+	}
+	defer p.Conn.Close()
+	// Files that "go test" names are not reachable for the worker.
+	args := slices.DeleteFunc(slices.Clone(os.Args), func(a string) bool { return strings.HasPrefix(a, "-test.testlogfile") })
+	if err := json.NewEncoder(p.Conn).Encode(hello{args, os.Getenv("CI")}); err != nil {
+		return 1, err
+	}
+	if err := p.Wait(); err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+func worker(m *testing.M) int {
+	f := os.NewFile(boot.ControlFd, "control")
+	c, err := net.FileConn(f)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	_ = f.Close()
+	var h hello
+	if err := json.NewDecoder(c).Decode(&h); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	go func() {
+		_, _ = c.Read(make([]byte, 1)) // its end is ours
+		os.Exit(1)
+	}()
+	os.Args = h.Args
+	if err := os.Setenv("CI", h.CI); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if err := os.Setenv("TMPDIR", "."); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if err := makeBusybox("base"); err != nil {
+		fmt.Println("SKIP: these tests need a static /bin/busybox:", err)
+		if h.CI == "true" {
+			return 1
+		}
+		return 0
+	}
+	code := m.Run()
+	// The files here have owners that only we can remove.
+	all, _ := filepath.Glob("*")
+	for _, name := range all {
+		_ = os.RemoveAll(name)
+	}
+	return code
+}
+
+var applets = []string{"sh", "cat", "ls", "true", "sleep", "id", "mkdir", "rm", "chmod", "echo", "touch", "stat", "ln", "kill", "setsid", "pwd", "mount", "seq", "tty"}
+
+// makeBusybox makes a layer with a shell.
+func makeBusybox(dir string) error {
+	for _, d := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "root"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	b, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), b, 0o755); err != nil {
+		return err
+	}
+	for _, a := range applets {
+		if err := os.Symlink("busybox", filepath.Join(dir, "bin", a)); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644)
+}

@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/mount"
+	"build.stacker.dev/internal/snapshot"
+)
+
+// program opens this program in a form that can be shown in steps. Where root
+// started the worker it runs from a mount that is attached nowhere, which
+// cannot be copied into a step: then it is kept as a file in the tree area,
+// one for each version of the program.
+func (s *server) program() (*os.File, error) {
+	const self = "/proc/self/exe"
+	exe, err := os.OpenFile(self, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if clone, err := mount.Clone(exe, false); err == nil {
+		_ = clone.Close()
+		return exe, nil
+	}
+	defer exe.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(exe.Fd()), &st); err != nil {
+		return nil, err
+	}
+	version := fmt.Sprintln("program", st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
+	sum := sha256.Sum256([]byte(version))
+	tree := snapshot.FilesTree(hex.EncodeToString(sum[:]))
+	if !s.driver.Exists(tree) {
+		if err := s.keepProgram(self, tree); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(filepath.Join(s.driver.Path(tree), "stacker"), unix.O_PATH|unix.O_CLOEXEC, 0)
+}
+
+func (s *server) keepProgram(self, tree string) (err error) {
+	id := snapshot.NewID()
+	dir, err := s.driver.Dir(id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.driver.Discard(id)) }()
+	in, err := os.Open(self)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(filepath.Join(dir, "stacker"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(0o755), out.Close()); err != nil {
+		return err
+	}
+	return s.driver.Adopt(dir, tree)
+}
