@@ -4,7 +4,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 # -trimpath and an empty build id: the same source gives the same binary everywhere.
-GOFLAGS_BUILD = -trimpath -ldflags "-s -w -buildid="
+GOFLAGS_BUILD = -buildvcs=auto -trimpath -ldflags "-s -w -buildid="
 
 .PHONY: build demo test check lint bench fuzz clean arm64
 

@@ -125,7 +125,8 @@ func BenchmarkCompress(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{bytes.NewReader(data)}, make([]byte, 64<<10)); err != nil {
+				src := struct{ io.Reader }{bytes.NewReader(data)}
+				if _, err := io.CopyBuffer(struct{ io.Writer }{w}, src, make([]byte, 64<<10)); err != nil {
 					b.Fatal(err)
 				}
 				if err := w.Close(); err != nil {

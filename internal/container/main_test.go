@@ -124,6 +124,10 @@ func worker(m *testing.M) int {
 		}
 		return 0
 	}
+	if err := copyFile("probe", "/proc/self/exe"); err != nil {
+		fmt.Println(err)
+		return 1
+	}
 	code := m.Run()
 	// The files here have owners that only we can remove.
 	all, _ := filepath.Glob("*")
@@ -142,11 +146,7 @@ func makeBusybox(dir string) error {
 			return err
 		}
 	}
-	b, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), b, 0o755); err != nil {
+	if err := copyFile(filepath.Join(dir, "bin/busybox"), "/bin/busybox"); err != nil {
 		return err
 	}
 	for _, a := range applets {
@@ -155,4 +155,12 @@ func makeBusybox(dir string) error {
 		}
 	}
 	return os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644)
+}
+
+func copyFile(to, from string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
 }

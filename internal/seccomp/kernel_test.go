@@ -135,6 +135,9 @@ func TestI386(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := exec.Command(path).Run(); errors.Is(err, unix.ENOEXEC) || exitStatus(err) < 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("this kernel runs no i386 program: %v", err)
+		}
 		t.Skipf("this kernel runs no i386 program: %v", err)
 	}
 	cmd := exec.Command("/proc/self/exe")

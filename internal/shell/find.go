@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -58,8 +59,8 @@ func find(ctx context.Context, p *proc, args []string) int {
 		}
 		f.walk(ctx, root, fs.FileInfoToDirEntry(info), 0)
 	}
-	for i, files := range f.batches {
-		if n := p.run(ctx, slices.Concat(f.terms[i].args, files)); n != 0 {
+	for _, i := range slices.Sorted(maps.Keys(f.batches)) {
+		if n := p.run(ctx, slices.Concat(f.terms[i].args, f.batches[i])); n != 0 {
 			f.status = 1
 		}
 	}

@@ -4,7 +4,6 @@
 package stackerfile
 
 import (
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -179,8 +178,3 @@ func (d *decoder) truth(n *node, what string) bool {
 
 // hostPath is a path outside of the image, relative to the build file.
 func (d *decoder) hostPath(path string) string { return absolute(d.file.Dir, path) }
-
-// newFile names a file. name is how the user would write path.
-func newFile(path, name string) *File {
-	return &File{Path: path, Name: name, Dir: filepath.Dir(path)}
-}

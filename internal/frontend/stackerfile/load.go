@@ -96,8 +96,7 @@ func (l *loader) load(path, name string, at Pos, up *link) (*File, *Error) {
 		e.Err = err
 		return nil, e
 	}
-	f := newFile(path, name)
-	f.Raw = data
+	f := &File{Path: path, Name: name, Dir: filepath.Dir(path), Raw: data}
 	l.files[id] = f
 	l.active[id] = true
 	defer delete(l.active, id)

@@ -227,3 +227,15 @@ func TestSplitWords(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkLoad(b *testing.B) {
+	data, err := os.ReadFile("testdata/good/all-keys.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := Load("/f", LoadOptions{ReadFile: tree{"/f": string(data)}.read}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

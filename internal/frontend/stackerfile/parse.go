@@ -17,7 +17,7 @@ import (
 // Limits of a file after aliases were expanded: enough for any file written by
 // people, and little enough for any machine.
 const (
-	maxNodes = 1_000_000
+	maxNodes = 300_000
 	maxBytes = 64 << 20
 	maxDepth = 100
 )
@@ -100,10 +100,24 @@ func firstInvalid(s string) int {
 	return -1
 }
 
-var errDocuments = errors.New("a build file is one YAML document, not several")
+var (
+	errDocuments = errors.New("a build file is one YAML document, not several")
+	errPieces    = errors.New("the file has too many pieces")
+)
+
+// maxMarks is how many characters may be in a file that can begin a piece. The
+// YAML parser takes some 300 bytes of memory for each piece.
+const maxMarks = 600_000
 
 // parseYAML reads one document.
 func parseYAML(text string) (*yaml.Node, error) {
+	marks := 0
+	for _, mark := range []string{",", "[", "{", "\n", "\r", "- ", "? "} {
+		marks += strings.Count(text, mark)
+	}
+	if marks > maxMarks {
+		return nil, errPieces
+	}
 	d := yaml.NewDecoder(strings.NewReader(text))
 	var root, more yaml.Node
 	if err := d.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
@@ -133,7 +147,10 @@ func yamlError(src *document, err error) *Error {
 			line = n
 		}
 	}
-	line = min(max(1, brokenLine(src, line)), len(src.textLines))
+	if !errors.Is(err, errPieces) {
+		line = brokenLine(src, line)
+	}
+	line = min(max(1, line), len(src.textLines))
 	column, hint := 1, ""
 	rest := src.text[src.textLines[line-1]:]
 	indent := rest[:len(rest)-len(strings.TrimLeft(rest, " \t"))]
@@ -149,7 +166,7 @@ func yamlError(src *document, err error) *Error {
 // brokenLine finds the line that breaks the file: that after the longest start
 // of the file that can be parsed.
 func brokenLine(src *document, reported int) int {
-	work := 16 << 20 // bytes to parse at most
+	work := 4 << 20 // bytes to parse at most
 	for n := len(src.textLines) - 1; n > 0; n-- {
 		start := src.text[:src.textLines[n]]
 		if work -= len(start); work < 0 {

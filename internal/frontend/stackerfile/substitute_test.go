@@ -216,6 +216,7 @@ func TestPositions(t *testing.T) {
 func TestHostileSizes(t *testing.T) {
 	tests := []struct{ name, text string }{
 		{"long line", "a: [" + strings.Repeat("x, ", 200_000) + "]"},
+		{"many pieces", "a: [" + strings.Repeat("x,", 5_000_000) + "]"},
 		{"many unknown keys", "a:\n" + scratch + strings.Repeat("  ? x\n", 50_000)},
 		{"many anchors", func() string {
 			var b strings.Builder
