@@ -23,7 +23,7 @@ var imports = map[string]string{
 	"cmd/stacker": "internal/boot internal/cli internal/worker",
 
 	"internal/cli": "internal/build internal/cache internal/compress internal/export internal/frontend/stackerfile " +
-		"internal/graph internal/image internal/layout internal/progress internal/registry internal/shell internal/solve " +
+		"internal/blob internal/graph internal/image internal/layout internal/progress internal/reference internal/registry internal/registry/auth internal/shell internal/solve " +
 		"internal/source internal/source/httpfile internal/state internal/userns",
 	"internal/progress": "internal/solve",
 
@@ -43,7 +43,7 @@ var imports = map[string]string{
 	"internal/source/localtree": "internal/atomicfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
-	"internal/worker": "internal/compress internal/container internal/layer internal/mount internal/rootfs internal/shell " +
+	"internal/worker": "internal/compress internal/container internal/image internal/layer internal/mount internal/rootfs internal/shell " +
 		"internal/snapshot internal/snapshot/overlay internal/userns",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",
@@ -58,13 +58,13 @@ var imports = map[string]string{
 	"internal/snapshot/overlay":      "internal/rootfs internal/snapshot",
 	"internal/snapshot/snapshottest": "internal/snapshot",
 
-	"internal/layer":   "internal/rootfs",
-	"internal/rootfs":  "",
-	"internal/layout":  "internal/blob internal/image",
-	"internal/blob":    "internal/image",
-	"internal/image":   "",
-	"internal/reference": "internal/image",
-	"internal/registry": "internal/blob internal/image internal/reference internal/registry/auth",
+	"internal/layer":                 "internal/rootfs",
+	"internal/rootfs":                "",
+	"internal/layout":                "internal/blob internal/image",
+	"internal/blob":                  "internal/image",
+	"internal/image":                 "",
+	"internal/reference":             "internal/image",
+	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth",
 	"internal/registry/auth":         "internal/reference",
 	"internal/registry/registrytest": "internal/image",
 

@@ -124,7 +124,11 @@ func (b *Builder) DescribeLists(old, new []byte) []string {
 			out = append(out, fmt.Sprintf("  and %d more", len(changes)-most))
 			break
 		}
-		out = append(out, "  "+c.Path+": "+string(c.What))
+		name := c.Path
+		if name == "" {
+			name = "." // the imported file or directory itself
+		}
+		out = append(out, "  "+name+": "+string(c.What))
 	}
 	return out
 }

@@ -125,4 +125,3 @@ func gitProgram(ctx context.Context) string {
 	}
 	return strings.TrimSpace(string(out))
 }
-

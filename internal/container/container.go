@@ -231,8 +231,9 @@ func (r *run) start() error {
 		flags |= unix.CLONE_NEWNET
 	}
 	r.proc, err = os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
-		// The process lives for one command: collecting garbage would not pay.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		// The process lives for one command: collecting garbage would not pay, nor
+		// would reading how many processors its cgroup allows.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
 	})

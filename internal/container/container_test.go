@@ -225,6 +225,17 @@ func TestUpper(t *testing.T) {
 	}
 }
 
+// A file that only the caller may read is the step's root's.
+func TestSharedDirectory(t *testing.T) {
+	s := newStep(t, "/bin/sh", "-c", "cat /o/secret; stat -c %u:%a /o/secret; echo x > /o/x || echo refused")
+	outside.Target, outside.ReadOnly = "/o", true
+	s.Mounts = []Mount{outside}
+	got := runOK(t, s)
+	if want := "of the caller\n0:600\n"; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "refused\n") {
+		t.Errorf("output = %q, want %q and a refusal", got, want)
+	}
+}
+
 // Links on the way to a mount point lead to places in the step's root.
 func TestTargetLinks(t *testing.T) {
 	for _, c := range []struct {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"build.stacker.dev/internal/boot"
 	"build.stacker.dev/internal/userns"
 )
@@ -28,7 +30,12 @@ var level = flag.String("level", "", "do not take a better level than this one")
 type hello struct {
 	Args []string
 	CI   string
+
+	Detached bool
 }
+
+// outside is a directory that the process outside shared.
+var outside Mount
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "probe" {
@@ -82,7 +89,29 @@ func inWorker() (int, error) {
 	defer p.Conn.Close()
 	// Files that "go test" names are not reachable for the worker.
 	args := slices.DeleteFunc(slices.Clone(os.Args), func(a string) bool { return strings.HasPrefix(a, "-test.testlogfile") })
-	if err := json.NewEncoder(p.Conn).Encode(hello{args, os.Getenv("CI")}); err != nil {
+	outside, err := os.MkdirTemp("", "outside")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(outside)
+	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("of the caller\n"), 0o600); err != nil {
+		return 1, err
+	}
+	o, err := os.Open(outside)
+	if err != nil {
+		return 1, err
+	}
+	defer o.Close()
+	m, detached, err := p.Share(o, false)
+	if err != nil {
+		return 1, err
+	}
+	defer m.Close()
+	b, err := json.Marshal(hello{args, os.Getenv("CI"), detached})
+	if err != nil {
+		return 1, err
+	}
+	if _, _, err := p.Conn.WriteMsgUnix(b, unix.UnixRights(int(m.Fd())), nil); err != nil {
 		return 1, err
 	}
 	if err := p.Wait(); err != nil {
@@ -100,7 +129,7 @@ func worker(m *testing.M) int {
 	}
 	_ = f.Close()
 	var h hello
-	if err := json.NewDecoder(c).Decode(&h); err != nil {
+	if err := receive(c.(*net.UnixConn), &h); err != nil {
 		fmt.Println(err)
 		return 1
 	}
@@ -135,6 +164,27 @@ func worker(m *testing.M) int {
 		_ = os.RemoveAll(name)
 	}
 	return code
+}
+
+func receive(c *net.UnixConn, h *hello) error {
+	b, oob := make([]byte, 64<<10), make([]byte, 64)
+	n, oobn, _, _, err := c.ReadMsgUnix(b, oob)
+	if err != nil {
+		return err
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(msgs) != 1 {
+		return fmt.Errorf("%d control messages, %v", len(msgs), err)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b[:n], h); err != nil {
+		return err
+	}
+	outside = Mount{FD: os.NewFile(uintptr(fds[0]), "outside"), Detached: h.Detached}
+	return nil
 }
 
 var applets = []string{"sh", "cat", "ls", "true", "sleep", "id", "mkdir", "rm", "chmod", "echo", "touch", "stat", "ln", "kill", "setsid", "pwd", "mount", "seq", "tty"}

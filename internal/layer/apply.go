@@ -72,7 +72,8 @@ const copyBuffer = 256 << 10
 // A later entry replaces an earlier one of the same name; a directory entry keeps
 // a directory and gives it new attributes. Whiteouts hide only what is below the
 // layer, wherever in the archive they stand. What is wrong with an entry is an
-// EntryError.
+// EntryError. The umask may be anything but must not change meanwhile. Apply
+// returns only when no Read of r is under way.
 func Apply(ctx context.Context, dir string, r io.Reader, o ApplyOptions) (ApplyResult, error) {
 	t, err := newTree(dir, o.Lower)
 	if err != nil {
@@ -243,7 +244,7 @@ func (a *applier) entries(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := a.entry(hdr); err != nil {
+		if err := a.entry(ctx, hdr); err != nil {
 			return &EntryError{Name: hdr.Name, Err: err}
 		}
 		last = hdr.Name
@@ -251,7 +252,7 @@ func (a *applier) entries(ctx context.Context) error {
 }
 
 // entry does one entry.
-func (a *applier) entry(hdr *tar.Header) error {
+func (a *applier) entry(ctx context.Context, hdr *tar.Header) error {
 	a.count++
 	if n := a.opt.Limits.MaxEntries; n > 0 && a.count > n {
 		return fmt.Errorf("more than %d entries", n)
@@ -278,7 +279,7 @@ func (a *applier) entry(hdr *tar.Header) error {
 	case whiteout:
 		return a.whiteout(place, victim)
 	}
-	return a.file(hdr, place, leaf)
+	return a.file(ctx, hdr, spot{place, leaf})
 }
 
 // whiteout hides name in the directory at place.

@@ -58,33 +58,33 @@ func copiedXattr(disk string) bool {
 }
 
 // copyUp copies the file f of the layers below, as it is on disk.
-func (a *applier) copyUp(f Found, place, leaf string) error {
+func (a *applier) copyUp(f Found, at spot) error {
 	from, name, err := a.lower.Root(f.Layer).OpenParent(f.Path)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	d, err := a.dir(place)
+	d, err := a.dir(at.place)
 	if err != nil {
 		return err
 	}
 	switch f.Stat.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return a.copyRegular(from, name, d, place, leaf)
+		return a.copyRegular(from, name, d, at)
 	case unix.S_IFLNK:
 		target, err := from.Readlink(name)
 		if err != nil {
 			return err
 		}
-		err = a.replacing(d, place, leaf, func() error { return d.Symlink(target, leaf) })
+		err = a.replacing(d, at, func() error { return d.Symlink(target, at.leaf) })
 		if err != nil {
 			return err
 		}
 	case unix.S_IFIFO:
 		mode := unix.S_IFIFO | f.Stat.Mode&permBits
-		err = a.replacing(d, place, leaf, func() error { return d.Mknod(leaf, mode, 0) })
+		err = a.replacing(d, at, func() error { return d.Mknod(at.leaf, mode, 0) })
 		if err == nil {
-			err = d.Chmod(leaf, f.Stat.Mode&modeBits)
+			err = d.Chmod(at.leaf, f.Stat.Mode&modeBits)
 		}
 		if err != nil {
 			return err
@@ -92,13 +92,13 @@ func (a *applier) copyUp(f Found, place, leaf string) error {
 	default:
 		return fmt.Errorf("hard link to a directory or device")
 	}
-	if err := a.lchown(d, leaf, f.Stat.Uid, f.Stat.Gid); err != nil {
+	if err := a.lchown(d, at.leaf, f.Stat.Uid, f.Stat.Gid); err != nil {
 		return err
 	}
-	return d.Chtimes(leaf, f.Stat.Atim, f.Stat.Mtim)
+	return d.Chtimes(at.leaf, f.Stat.Atim, f.Stat.Mtim)
 }
 
-func (a *applier) copyRegular(from *rootfs.Dir, name string, d *rootfs.Dir, place, leaf string) error {
+func (a *applier) copyRegular(from *rootfs.Dir, name string, d *rootfs.Dir, at spot) error {
 	src, err := from.OpenFile(name, unix.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (a *applier) copyRegular(from *rootfs.Dir, name string, d *rootfs.Dir, plac
 	if err := unix.Fstat(in, &st); err != nil {
 		return err
 	}
-	fd, err := a.create(d, place, leaf, 0o600)
+	fd, err := a.create(d, at, 0o600)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -26,39 +27,48 @@ const (
 	sparseMin = 1 << 20
 )
 
+// A spot is where an entry goes: a name in the directory at a place.
+type spot struct {
+	place, leaf string
+}
+
+func (s spot) path() string {
+	return joinName(s.place, s.leaf)
+}
+
 // file makes the file of an entry, called leaf in the directory at place.
-func (a *applier) file(hdr *tar.Header, place, leaf string) error {
+func (a *applier) file(ctx context.Context, hdr *tar.Header, at spot) error {
 	switch hdr.Typeflag {
 	case tar.TypeDir:
-		return a.directory(hdr, place, leaf)
+		return a.directory(hdr, at)
 	case tar.TypeLink:
-		return a.hardlink(hdr, place, leaf)
+		return a.hardlink(hdr, at)
 	}
-	d, err := a.dir(place)
+	d, err := a.dir(at.place)
 	if err != nil {
 		return err
 	}
 	switch hdr.Typeflag {
 	case tar.TypeSymlink:
-		return a.symlink(hdr, d, place, leaf)
+		return a.symlink(hdr, d, at)
 	case tar.TypeFifo:
-		return a.fifo(hdr, d, place, leaf)
+		return a.fifo(hdr, d, at)
 	case tar.TypeChar, tar.TypeBlock:
-		return a.device(hdr, d, place, leaf)
+		return a.device(hdr, d, at)
 	}
-	return a.regular(hdr, d, place, leaf)
+	return a.regular(ctx, hdr, d, at)
 }
 
 // replacing runs create, which makes leaf in d. If there is something by that
 // name from an earlier entry, it is removed first.
-func (a *applier) replacing(d *rootfs.Dir, place, leaf string, create func() error) error {
+func (a *applier) replacing(d *rootfs.Dir, at spot, create func() error) error {
 	// Only somebody who works against us makes the name appear again.
 	for range 3 {
 		err := create()
 		if !errors.Is(err, unix.EEXIST) {
 			return err
 		}
-		if _, err := a.remove(d, place, leaf); err != nil {
+		if _, err := a.remove(d, at); err != nil {
 			return err
 		}
 	}
@@ -66,51 +76,50 @@ func (a *applier) replacing(d *rootfs.Dir, place, leaf string, create func() err
 }
 
 // remove removes what an earlier entry made and tells whether it was a whiteout.
-func (a *applier) remove(d *rootfs.Dir, place, leaf string) (wasWhiteout bool, err error) {
-	st, err := d.Lstat(leaf)
+func (a *applier) remove(d *rootfs.Dir, at spot) (wasWhiteout bool, err error) {
+	st, err := d.Lstat(at.leaf)
 	if err != nil {
 		return false, err
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		a.forget(joinName(place, leaf))
-		return false, d.RemoveAll(leaf)
+		a.forget(at.path())
+		return false, d.RemoveAll(at.leaf)
 	case unix.S_IFLNK:
-		a.forget(joinName(place, leaf))
+		a.forget(at.path())
 	}
-	return isWhiteout(&st), d.Remove(leaf)
+	return isWhiteout(&st), d.Remove(at.leaf)
 }
 
-func (a *applier) directory(hdr *tar.Header, place, leaf string) error {
-	at := joinName(place, leaf)
-	d, err := a.dir(place)
+func (a *applier) directory(hdr *tar.Header, at spot) error {
+	d, err := a.dir(at.place)
 	if err != nil {
 		return err
 	}
-	err = d.Mkdir(leaf, 0o700)
+	err = d.Mkdir(at.leaf, 0o700)
 	if errors.Is(err, unix.EEXIST) {
-		err = a.directoryOver(d, place, leaf)
+		err = a.directoryOver(d, at)
 	}
 	if err != nil {
 		return err
 	}
-	return a.describeDir(at, hdr)
+	return a.describeDir(at.path(), hdr)
 }
 
 // directoryOver makes a directory where something is: a directory stays.
-func (a *applier) directoryOver(d *rootfs.Dir, place, leaf string) error {
-	st, err := d.Lstat(leaf)
+func (a *applier) directoryOver(d *rootfs.Dir, at spot) error {
+	st, err := d.Lstat(at.leaf)
 	if err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return err
 	}
-	wasWhiteout, err := a.remove(d, place, leaf)
+	wasWhiteout, err := a.remove(d, at)
 	if err != nil {
 		return err
 	}
-	if err := d.Mkdir(leaf, 0o700); err != nil || !wasWhiteout {
+	if err := d.Mkdir(at.leaf, 0o700); err != nil || !wasWhiteout {
 		return err
 	}
-	return a.setOpaque(joinName(place, leaf))
+	return a.setOpaque(at.path())
 }
 
 // describeDir notes what the directory at place shall become.
@@ -196,18 +205,18 @@ func (a *applier) setXattr(fd int, name, value string) error {
 }
 
 // regular writes a regular file.
-func (a *applier) regular(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+func (a *applier) regular(ctx context.Context, hdr *tar.Header, d *rootfs.Dir, at spot) error {
 	mode := uint32(hdr.Mode) & modeBits
 	perm := mode & permBits
 	xattrs := len(hdr.PAXRecords) > 0 || a.foreign(hdr)
 	if xattrs {
 		perm |= 0o200 // without capabilities, only a writable file takes attributes
 	}
-	fd, err := a.create(d, place, leaf, perm)
+	fd, err := a.create(d, at, perm)
 	if err != nil {
 		return err
 	}
-	err = a.content(fd, hdr)
+	err = a.content(ctx, fd, hdr)
 	if err == nil {
 		err = a.describeFile(fd, hdr, mode, perm&^a.umask)
 	}
@@ -217,9 +226,9 @@ func (a *applier) regular(hdr *tar.Header, d *rootfs.Dir, place, leaf string) er
 	return err
 }
 
-func (a *applier) create(d *rootfs.Dir, place, leaf string, perm uint32) (fd int, err error) {
-	err = a.replacing(d, place, leaf, func() (err error) {
-		fd, err = d.OpenFd(leaf, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
+func (a *applier) create(d *rootfs.Dir, at spot, perm uint32) (fd int, err error) {
+	err = a.replacing(d, at, func() (err error) {
+		fd, err = d.OpenFd(at.leaf, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
 		return err
 	})
 	return fd, err
@@ -257,11 +266,15 @@ func (a *applier) describeFile(fd int, hdr *tar.Header, mode, current uint32) er
 }
 
 // content writes the content of the current entry into the new file fd.
-func (a *applier) content(fd int, hdr *tar.Header) error {
+func (a *applier) content(ctx context.Context, fd int, hdr *tar.Header) error {
 	sparse := hdr.Size >= sparseMin
 	var off int64
 	hole := false
 	for off < hdr.Size {
+		// The holes of a sparse entry come from no reader that would stop.
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		b := a.buf[:min(int64(len(a.buf)), hdr.Size-off)]
 		if _, err := io.ReadFull(a.tar, b); err != nil {
 			if err == io.EOF {

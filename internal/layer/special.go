@@ -57,39 +57,39 @@ func ownerError(uid, gid uint32, err error) error {
 	return fmt.Errorf("set owner %d:%d: %w", uid, gid, err)
 }
 
-func (a *applier) symlink(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+func (a *applier) symlink(hdr *tar.Header, d *rootfs.Dir, at spot) error {
 	if hdr.Linkname == "" {
 		return fmt.Errorf("symbolic link to nothing")
 	}
-	err := a.replacing(d, place, leaf, func() error { return d.Symlink(hdr.Linkname, leaf) })
+	err := a.replacing(d, at, func() error { return d.Symlink(hdr.Linkname, at.leaf) })
 	if err != nil {
 		return err
 	}
-	if err := a.lchown(d, leaf, uint32(hdr.Uid), uint32(hdr.Gid)); err != nil {
+	if err := a.lchown(d, at.leaf, uint32(hdr.Uid), uint32(hdr.Gid)); err != nil {
 		return err
 	}
-	return d.Chtimes(leaf, modTime(hdr), modTime(hdr))
+	return d.Chtimes(at.leaf, modTime(hdr), modTime(hdr))
 }
 
-func (a *applier) fifo(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+func (a *applier) fifo(hdr *tar.Header, d *rootfs.Dir, at spot) error {
 	mode := uint32(hdr.Mode) & modeBits
-	err := a.replacing(d, place, leaf, func() error { return d.Mknod(leaf, unix.S_IFIFO|mode&permBits, 0) })
+	err := a.replacing(d, at, func() error { return d.Mknod(at.leaf, unix.S_IFIFO|mode&permBits, 0) })
 	if err != nil {
 		return err
 	}
-	if err := a.lchown(d, leaf, uint32(hdr.Uid), uint32(hdr.Gid)); err != nil {
+	if err := a.lchown(d, at.leaf, uint32(hdr.Uid), uint32(hdr.Gid)); err != nil {
 		return err
 	}
 	if mode != mode&permBits&^a.umask {
-		if err := d.Chmod(leaf, mode); err != nil {
+		if err := d.Chmod(at.leaf, mode); err != nil {
 			return err
 		}
 	}
-	return d.Chtimes(leaf, modTime(hdr), modTime(hdr))
+	return d.Chtimes(at.leaf, modTime(hdr), modTime(hdr))
 }
 
 // device notes a device node in an empty file that nobody can open.
-func (a *applier) device(hdr *tar.Header, d *rootfs.Dir, place, leaf string) error {
+func (a *applier) device(hdr *tar.Header, d *rootfs.Dir, at spot) error {
 	if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > 1<<31 || hdr.Devminor > 1<<31 {
 		return fmt.Errorf("device %d:%d is not valid", hdr.Devmajor, hdr.Devminor)
 	}
@@ -102,7 +102,7 @@ func (a *applier) device(hdr *tar.Header, d *rootfs.Dir, place, leaf string) err
 	if hdr.Typeflag == tar.TypeBlock {
 		n.kind = 'b'
 	}
-	fd, err := a.create(d, place, leaf, 0o600)
+	fd, err := a.create(d, at, 0o600)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (a *applier) device(hdr *tar.Header, d *rootfs.Dir, place, leaf string) err
 
 // hardlink makes leaf in the directory at place another name of the file that
 // the entry links to.
-func (a *applier) hardlink(hdr *tar.Header, place, leaf string) error {
+func (a *applier) hardlink(hdr *tar.Header, at spot) error {
 	name, err := cleanName(hdr.Linkname)
 	if err != nil {
 		return fmt.Errorf("link to %q: %w", hdr.Linkname, err)
@@ -133,13 +133,13 @@ func (a *applier) hardlink(hdr *tar.Header, place, leaf string) error {
 		return fmt.Errorf("link to %q: %w", hdr.Linkname, err)
 	}
 	// What the new name replaces must not be what it links to, or around it.
-	at := joinName(place, leaf)
-	if oldAt := joinName(oldPlace, old); oldAt == at || strings.HasPrefix(oldAt, at+"/") {
+	from, to := spot{oldPlace, old}, at.path()
+	if from.path() == to || strings.HasPrefix(from.path(), to+"/") {
 		return fmt.Errorf("hard link to itself: %q", hdr.Linkname)
 	}
-	err = a.link(oldPlace, old, place, leaf)
+	err = a.link(from, at)
 	if errors.Is(err, unix.ENOENT) {
-		err = a.linkBelow(joinName(oldPlace, old), place, leaf)
+		err = a.linkBelow(from.path(), at)
 	}
 	if errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("hard link to %q, which does not exist", hdr.Linkname)
@@ -148,33 +148,33 @@ func (a *applier) hardlink(hdr *tar.Header, place, leaf string) error {
 }
 
 // link links within the tree. It is ENOENT if the old name is not there.
-func (a *applier) link(oldPlace, old, place, leaf string) error {
-	from, err := a.dir(oldPlace)
+func (a *applier) link(old, at spot) error {
+	from, err := a.dir(old.place)
 	if err != nil {
 		return err
 	}
-	d, err := a.dir(place)
+	d, err := a.dir(at.place)
 	if err != nil {
 		return err
 	}
-	st, err := from.Lstat(old)
+	st, err := from.Lstat(old.leaf)
 	switch {
 	case err != nil:
 		return err
 	case isWhiteout(&st):
 		return unix.ENOENT
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return fmt.Errorf("hard link to a directory: %q", joinName(oldPlace, old))
+		return fmt.Errorf("hard link to a directory: %q", old.path())
 	}
-	return a.replacing(d, place, leaf, func() error { return d.Link(from, old, leaf) })
+	return a.replacing(d, at, func() error { return d.Link(from, old.leaf, at.leaf) })
 }
 
 // linkBelow copies the file at the place old of the layers below: a tree cannot
 // have a link into another one.
-func (a *applier) linkBelow(old, place, leaf string) error {
+func (a *applier) linkBelow(old string, at spot) error {
 	if first, ok := a.copied[old]; ok {
 		dir, name := splitName(first)
-		if err := a.link(dir, name, place, leaf); err == nil {
+		if err := a.link(spot{dir, name}, at); err == nil {
 			return nil
 		}
 	}
@@ -186,9 +186,9 @@ func (a *applier) linkBelow(old, place, leaf string) error {
 		return unix.ENOENT
 	}
 	a.usedLower = true
-	if err := a.copyUp(f, place, leaf); err != nil {
+	if err := a.copyUp(f, at); err != nil {
 		return fmt.Errorf("copy %q from the layers below: %w", old, err)
 	}
-	a.copied[old] = joinName(place, leaf)
+	a.copied[old] = at.path()
 	return nil
 }

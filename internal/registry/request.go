@@ -6,7 +6,6 @@ package registry
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -136,16 +135,16 @@ func retryError(err error) bool {
 	var final *finalError
 	var record tls.RecordHeaderError
 	var verification *tls.CertificateVerificationError
-	var alert tls.AlertError
-	var authority x509.UnknownAuthorityError
+	var op *net.OpError
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, errStalled):
 		return true
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &final), errors.As(err, &record), errors.As(err, &verification),
-		errors.As(err, &alert), errors.As(err, &authority):
+		errors.As(err, &final), errors.As(err, &record), errors.As(err, &verification):
 		return false
+	case errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"):
+		return false // alerts of crypto/tls: one side refuses the other
 	case errors.As(err, &dns):
 		return !dns.IsNotFound
 	}

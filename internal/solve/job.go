@@ -94,6 +94,11 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	j.emit(Event{Kind: Started, Time: j.start, Cause: causes[0]})
 	r, err := j.s.o.Runner.Run(ctx, j.v, inputs, j.emit)
 	d.Took = j.s.o.Now().Sub(j.start)
+	if err != nil && ctx.Err() != nil {
+		// Another step's failure, or the user, stopped this one.
+		j.emit(Event{Kind: Failed, Err: fmt.Errorf("stopped: %w", context.Canceled), Dur: d.Took})
+		return cache.Result{}, context.Cause(ctx)
+	}
 	if err != nil {
 		j.emit(Event{Kind: Failed, Err: err, Dur: d.Took})
 		return cache.Result{}, err

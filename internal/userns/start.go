@@ -33,7 +33,8 @@ type Process struct {
 	Pid  int
 	Conn *net.UnixConn // the worker's Control; it ends when this closes
 
-	proc *os.Process
+	proc  *os.Process
+	level Level
 }
 
 // Wait waits for the worker's end. It returns an error when the worker did not
@@ -256,7 +257,7 @@ func (l *launch) start(ctx context.Context) (*Process, error) {
 	}
 	l.close() // so that the socket ends when the worker does
 	l.owned = nil
-	p := &Process{Pid: proc.Pid, Conn: l.here, proc: proc}
+	p := &Process{Pid: proc.Pid, Conn: l.here, proc: proc, level: l.plan.Level}
 	stop := context.AfterFunc(ctx, func() { _ = p.Kill() })
 	defer stop()
 	err = l.mapIDs(ctx, p)
@@ -278,13 +279,11 @@ func (l *launch) start(ctx context.Context) (*Process, error) {
 // waitReady reads the line with which the worker says that it is up.
 func waitReady(c *net.UnixConn) error {
 	var line []byte
-	var b [256]byte
-	for !strings.HasSuffix(string(line), "\n") {
-		n, err := c.Read(b[:])
-		if err != nil {
+	// Byte by byte: what follows the line, if it follows, is for the caller.
+	for b := [1]byte{}; b[0] != '\n'; line = append(line, b[0]) {
+		if _, err := c.Read(b[:]); err != nil {
 			return fmt.Errorf("the worker process ended at once: %w", err)
 		}
-		line = append(line, b[:n]...)
 	}
 	if len(line) > 1 {
 		return errors.New(strings.TrimSpace(string(line)))

@@ -29,8 +29,8 @@ import (
 type Client struct {
 	proc  *userns.Process
 	level userns.Level
-	mu   sync.Mutex // one call's announcement at a time
-	ctl  conn
+	mu    sync.Mutex // one call's announcement at a time
+	ctl   conn
 }
 
 // Options are what a worker needs.

@@ -28,7 +28,7 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	if err != nil {
 		return out, err
 	}
-	defer func() { err = errors.Join(err, s.driver.Discard(a.ID)) }()
+	defer s.discard(a.ID)
 	spec, err := s.spec(c, r, a, 0)
 	if err != nil {
 		return out, err

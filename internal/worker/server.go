@@ -21,6 +21,13 @@ type server struct {
 	driver   snapshot.Driver
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
+	tidy     sync.WaitGroup // snapshots being discarded beside the work
+}
+
+// discard drops a snapshot that is done with. Nobody waits for that but the end
+// of the worker.
+func (s *server) discard(id string) {
+	s.tidy.Go(func() { _ = s.driver.Discard(id) }) // a left-over is found by prune
 }
 
 // Main serves calls that come over the control socket until it closes.
@@ -36,6 +43,7 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
+	defer s.tidy.Wait()
 	defer wg.Wait()
 	for {
 		var hello struct{}

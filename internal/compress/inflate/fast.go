@@ -72,9 +72,11 @@ func (d *Decoder) fast(buf []byte, out, oldest int) (int, error) {
 		bits >>= e & totalMask
 		nbits -= uint(e & totalMask)
 
-		bits |= binary.LittleEndian.Uint64(in[pos:]) << (nbits & 63)
-		pos += int((63 - nbits) >> 3)
-		nbits |= 56
+		if nbits < maxDistBits {
+			bits |= binary.LittleEndian.Uint64(in[pos:]) << (nbits & 63)
+			pos += int((63 - nbits) >> 3)
+			nbits |= 56
+		}
 
 		e = dist[bits&(1<<distTable-1)]
 		if e&flagDist != 0 {

@@ -13,6 +13,7 @@ const (
 	numDist     = 30  // symbols 30 and 31 likewise
 	maxLitLen   = 288
 	maxDist     = 32
+	maxDistBits = maxCodeLen + 13 // the code of a distance and its extra bits
 	numCodeLen  = 19
 	litTable    = 11 // bits looked up at once for a literal or length
 	distTable   = 9  // bits looked up at once for a distance

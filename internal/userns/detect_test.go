@@ -1,0 +1,188 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package userns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+const fullMap = "         0          0 4294967295\n"
+
+// machine is a file system as Detect sees it: the arguments are names and contents,
+// on top of a common machine.
+func machine(pairs ...string) fstest.MapFS {
+	m := fstest.MapFS{
+		"usr/bin/newuidmap": {Mode: 0o755 | fs.ModeSetuid}, "usr/bin/newgidmap": {Mode: 0o755 | fs.ModeSetuid},
+	}
+	all := []string{
+		"proc/self/uid_map", fullMap, "proc/self/gid_map", fullMap,
+		"proc/self/status", "NoNewPrivs:\t0\nCapEff:\t000001ffffffffff\n",
+		"proc/sys/user/max_user_namespaces", "1000\n",
+		"etc/passwd", "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
+		"etc/subuid", "user:100000:65536\n", "etc/subgid", "user:200000:65536\n",
+	}
+	for i := 0; i < len(all); i += 2 {
+		m[all[i]] = &fstest.MapFile{Data: []byte(all[i+1]), Mode: 0o644}
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		m[pairs[i]] = &fstest.MapFile{Data: []byte(pairs[i+1]), Mode: 0o644}
+	}
+	return m
+}
+
+func without(m fstest.MapFS, names ...string) fstest.MapFS {
+	for _, n := range names {
+		delete(m, n)
+	}
+	return m
+}
+
+func TestDetect(t *testing.T) {
+	sub := func(ids ...IDMap) []IDMap { return append([]IDMap{{0, 1000, 1}}, ids...) }
+	for _, c := range []struct {
+		name    string
+		uid     int
+		files   fstest.MapFS
+		level   Level
+		uids    []IDMap
+		gids    []IDMap
+		reasons string // in the text of the reasons for the level above
+	}{
+		{"user", 1000, machine(), LevelSubID, sub(IDMap{1, 100000, 65535}), sub(IDMap{1, 200000, 65535}), ""},
+		{
+			"by number, several lines", 1000, machine("etc/subuid", "1000:5000:10\nother:1:2\nuser:7000:20\n\nbad:line\nuser:x:1\n"),
+			LevelSubID, sub(IDMap{1, 5000, 10}, IDMap{11, 7000, 20}), sub(IDMap{1, 200000, 65535}), "",
+		},
+		{"no entry in subuid", 1000, machine("etc/subuid", "other:1:2\n"), LevelSingle, sub(), sub(), "usermod --add-subuids"},
+		{"no subgid file", 1000, without(machine(), "etc/subgid"), LevelSingle, sub(), sub(), "/etc/subgid has no ids"},
+		{"no helper", 1000, without(machine(), "usr/bin/newgidmap"), LevelSingle, sub(), sub(), "newgidmap is not installed"},
+		{"helper without rights", 1000, machine("usr/bin/newuidmap", ""), LevelSingle, sub(), sub(), "chmod u+s /usr/bin/newuidmap"},
+		{"no new privileges", 1000, machine("proc/self/status", "NoNewPrivs:\t1\n"), LevelSingle, sub(), sub(), "no_new_privs"},
+		{
+			"root", 0, machine(), LevelRoot,
+			[]IDMap{{0, 0x70000000, 65536}}, []IDMap{{0, 0x70000000, 65536}}, "",
+		},
+		{
+			"root with ids of its own", 0, machine("etc/subuid", "root:300000:65536\nstacker:500000:200000\n", "etc/subgid", "root:400000:65536\n"), LevelRoot,
+			[]IDMap{{0, 500000, 65536}}, []IDMap{{0, 400000, 65536}}, "",
+		},
+		{
+			"root whose entry would map root", 0, machine("etc/subuid", "root:0:70000\n"), LevelRoot,
+			[]IDMap{{0, 0x70000000, 65536}}, []IDMap{{0, 0x70000000, 65536}}, "",
+		},
+		{
+			"root in a container", 0, machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n"), LevelRoot,
+			[]IDMap{{0, 1, 65535}}, []IDMap{{0, 1, 65535}}, "no spare range",
+		},
+		{
+			"root in a rootless container", 0, machine("proc/self/uid_map", "0 1000 1\n1 100000 65536\n", "proc/self/gid_map", "0 1000 1\n1 100000 65536\n"), LevelRoot,
+			[]IDMap{{0, 1, 65536}}, []IDMap{{0, 1, 65536}}, "",
+		},
+		{
+			"root with one id", 0, machine("proc/self/uid_map", "0 1000 1\n", "proc/self/gid_map", "0 1000 1\n"), LevelSingle,
+			[]IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}, "only one id",
+		},
+		{
+			"root without capabilities", 0, machine("proc/self/status", "CapEff:\t0000000000000000\n"), LevelSingle,
+			[]IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}, "root has no CAP_SETUID",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := Detect(Host{UID: c.uid, GID: c.uid, Files: c.files, Path: []string{"", "relative", "/usr/bin"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Level != c.level || !reflect.DeepEqual(p.UIDs, c.uids) || !reflect.DeepEqual(p.GIDs, c.gids) {
+				t.Errorf("got %s, uids %v, gids %v; want %s, %v, %v", p.Level, p.UIDs, p.GIDs, c.level, c.uids, c.gids)
+			}
+			if p.SetgroupsDeny != (p.Level == LevelSingle) {
+				t.Errorf("SetgroupsDeny = %t at level %s", p.SetgroupsDeny, p.Level)
+			}
+			text := fmt.Sprint(p.Reasons)
+			if !strings.Contains(text, c.reasons) {
+				t.Errorf("reasons = %s, want %q in them", text, c.reasons)
+			}
+		})
+	}
+}
+
+func TestDetectFileCapabilities(t *testing.T) {
+	m := machine("usr/bin/newuidmap", "", "usr/bin/newgidmap", "")
+	h := Host{UID: 1000, GID: 1000, Files: m, Path: []string{"/usr/bin"}, FileCaps: func(path string) bool { return strings.HasPrefix(path, "/usr/bin/new") }}
+	p, err := Detect(h)
+	if err != nil || p.Level != LevelSubID || p.Helpers != [2]string{"/usr/bin/newuidmap", "/usr/bin/newgidmap"} {
+		t.Errorf("got %+v, %v; want level %s", p, err, LevelSubID)
+	}
+}
+
+func TestDetectUnavailable(t *testing.T) {
+	for _, c := range []struct {
+		file, value, profile string
+		uid                  int
+		want                 string // "": available
+	}{
+		{"user/max_user_namespaces", "0", "", 0, "sysctl -w user.max_user_namespaces"},
+		{"kernel/unprivileged_userns_clone", "0", "", 1000, "sysctl -w kernel.unprivileged_userns_clone=1"},
+		{"kernel/unprivileged_userns_clone", "0", "", 0, ""},
+		{"kernel/unprivileged_userns_clone", "1", "", 1000, ""},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1", "unconfined", 1000, "AppArmor"},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1", "stacker (unconfined)", 1000, ""},
+	} {
+		m := machine("proc/sys/"+c.file, c.value+"\n", "proc/self/attr/current", c.profile+"\n")
+		_, err := Detect(Host{UID: c.uid, GID: c.uid, Files: m, Path: []string{"/usr/bin"}})
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s=%s uid %d: %v", c.file, c.value, c.uid, err)
+		case c.want != "" && (!errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s=%s uid %d: error = %v, want %q in it", c.file, c.value, c.uid, err, c.want)
+		}
+	}
+}
+
+func FuzzParseSub(f *testing.F) {
+	f.Add("user:100000:65536\n", "user", "1000")
+	f.Add("1000:4294967295:1\nuser:1:4294967295\n", "user", "1000")
+	f.Add("::\n:1:1", "", "")
+	f.Fuzz(func(t *testing.T, text, name, id string) {
+		total := 0
+		for _, m := range stack(1000, parseSub(text, name, id)) {
+			if m.Count == 0 || uint64(m.Outside)+uint64(m.Count) > 1<<32 {
+				t.Errorf("range %+v is not one", m)
+			}
+			total += int(m.Count)
+		}
+		if total > wantIDs {
+			t.Errorf("%d ids, want at most %d", total, wantIDs)
+		}
+	})
+}
+
+func FuzzParseMap(f *testing.F) {
+	f.Add(fullMap)
+	f.Add("0 1 2\n3 4\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		maps, err := parseMap(text)
+		if err != nil {
+			return
+		}
+		if n := count(nested(maps)); n > wantIDs {
+			t.Errorf("%d ids, want at most %d", n, wantIDs)
+		}
+	})
+}
+
+func BenchmarkDetect(b *testing.B) {
+	h := Local("/usr/bin:/bin")
+	for b.Loop() {
+		if _, err := Detect(h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
