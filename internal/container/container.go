@@ -36,6 +36,7 @@ import (
 
 	"build.stacker.dev/internal/container/initproc"
 	"build.stacker.dev/internal/mount"
+	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/seccomp"
 )
 
@@ -69,10 +70,14 @@ func Run(ctx context.Context, s Spec) (Exit, error) {
 	}
 	r := &run{spec: s}
 	defer r.close()
-	if err := r.prepare(); err != nil {
+	// Init first: it takes longer to come up than the mounts take to be made.
+	if err := r.start(); err != nil {
 		return Exit{}, err
 	}
-	if err := r.start(); err != nil {
+	err := r.prepare()
+	if err != nil {
+		_ = r.proc.Kill()
+		_, _ = r.proc.Wait()
 		return Exit{}, err
 	}
 	return r.wait(ctx)
@@ -100,8 +105,9 @@ func check(s *Spec) error {
 type run struct {
 	spec    Spec
 	step    initproc.Step
-	files   []*os.File // what init gets, from descriptor 4 on
+	mounts  []*os.File // what init gets: the root and the mounts of the spec
 	opened  []*os.File // what is closed at the end
+	view    *rootfs.Root
 	control *net.UnixConn
 	proc    *os.Process
 }
@@ -111,11 +117,23 @@ func (r *run) own(f *os.File) *os.File {
 	return f
 }
 
-func (r *run) close() {
+func (r *run) closeFiles() {
 	for _, f := range r.opened {
 		_ = f.Close() // mounts and ends of sockets: nothing to lose
 	}
 	r.opened = nil
+}
+
+func (r *run) closeView() {
+	if r.view != nil {
+		_ = r.view.Close()
+		r.view = nil
+	}
+}
+
+func (r *run) close() {
+	r.closeFiles()
+	r.closeView()
 	if r.control != nil {
 		_ = r.control.Close()
 	}
@@ -131,7 +149,12 @@ func (r *run) prepare() error {
 	for _, src := range sources {
 		r.own(src.tree)
 	}
-	targets, err := prepare(s, sources)
+	view, err := openView(s)
+	if err != nil {
+		return err
+	}
+	r.view = view
+	targets, err := prepare(view, s, sources)
 	if err != nil {
 		return err
 	}
@@ -139,9 +162,9 @@ func (r *run) prepare() error {
 	if err != nil {
 		return err
 	}
-	r.files = append(r.files, r.own(root))
+	r.mounts = append(r.mounts, r.own(root))
 	for _, src := range sources {
-		r.files = append(r.files, src.tree)
+		r.mounts = append(r.mounts, src.tree)
 	}
 	return r.describe(targets)
 }
@@ -204,7 +227,7 @@ func (r *run) describe(targets []target) error {
 	return nil
 }
 
-// start starts init and tells it what to do.
+// start starts init, which waits for its message.
 func (r *run) start() error {
 	streams, err := r.streams()
 	if err != nil {
@@ -214,7 +237,7 @@ func (r *run) start() error {
 	if err != nil {
 		return err
 	}
-	files := append(append(streams, there), r.files...)
+	files := append(streams, there)
 	exe, err := program()
 	if err != nil {
 		return err
@@ -227,7 +250,7 @@ func (r *run) start() error {
 	}
 	r.own(exe)
 	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
-	if r.step.OwnNetwork {
+	if r.spec.Network == NetworkNone {
 		flags |= unix.CLONE_NEWNET
 	}
 	r.proc, err = os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
@@ -240,11 +263,8 @@ func (r *run) start() error {
 	if err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
-	// Only init has the mounts and its end of the socket now: they go when it goes.
-	for _, f := range r.opened {
-		_ = f.Close()
-	}
-	r.opened = nil
+	// Only init has its end of the socket now: it goes when init goes.
+	r.closeFiles()
 	return nil
 }
 

@@ -45,13 +45,9 @@ type skeleton struct {
 	parents []string
 }
 
-// prepare finds the place of each mount and makes what is missing for it.
-func prepare(s *Spec, mounts []source) ([]target, error) {
-	view, err := openView(s)
-	if err != nil {
-		return nil, err
-	}
-	defer view.Close()
+// prepare finds the place of each mount and makes what is missing for it. view is
+// the step's root as openView gives it.
+func prepare(view *rootfs.Root, s *Spec, mounts []source) ([]target, error) {
 	var all []target
 	for _, name := range fixed {
 		t := target{path: name}

@@ -20,12 +20,40 @@ const maxReport = 64 << 10
 
 var errSilent = errors.New("the container ended without a word: was its first process killed, for want of memory?")
 
-// talk sends the step to init and reads its reports.
-func (r *run) talk() (initproc.Outcome, error) {
+// maxRights is how many descriptors go in one message; the kernel's limit is 253
+// (SCM_MAX_FD).
+const maxRights = 200
+
+// tell sends the step to init: the length of the message and the number of
+// descriptors, these, and the message.
+func (r *run) tell() error {
 	msg := r.step.Encode()
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(msg)))
-	if _, err := r.control.Write(append(head, msg...)); err != nil {
-		return initproc.Outcome{}, errSilent
+	head = binary.LittleEndian.AppendUint32(head, uint32(len(r.mounts)))
+	for b, rest := head, r.mounts; len(rest) > 0; b = head[:1] {
+		n := min(len(rest), maxRights)
+		fds := make([]int, n)
+		for i, f := range rest[:n] {
+			fds[i] = int(f.Fd())
+		}
+		if _, _, err := r.control.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
+			return errSilent
+		}
+		rest = rest[n:]
+	}
+	if _, err := r.control.Write(msg); err != nil {
+		return errSilent
+	}
+	// Only init has the mounts now: they go when it goes.
+	r.closeFiles()
+	r.closeView()
+	return nil
+}
+
+// talk sends the step to init and reads its reports.
+func (r *run) talk() (initproc.Outcome, error) {
+	if err := r.tell(); err != nil {
+		return initproc.Outcome{}, err
 	}
 	for {
 		kind, body, err := r.readReport()

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +30,49 @@ type DiffOptions struct {
 	// times, which differ from run to run, become SourceDateEpoch.
 	ClampFrom *time.Time
 
+	// Tidy takes the opaque mark from directories that Lower, the trees below
+	// (bottom first), does not have: the kernel marks every new directory. The
+	// tree is changed, so that later calls need neither.
+	Tidy  bool
+	Lower []string
+
 	// Root is the root directory as it is below this layer. The archive gets an
 	// entry "./" only if the tree's root differs; nil means never.
 	Root *RootMeta
+}
+
+// tidy tells whether the opaque mark of the directory name has something to hide,
+// and takes it away where it has not.
+func (d *differ) tidy(dir *rootfs.Dir, name string) (bool, error) {
+	if d.below == nil {
+		return true, nil
+	}
+	hides, err := d.below(name)
+	if err != nil || hides {
+		return hides, err
+	}
+	if err := unix.Fremovexattr(dir.Fd(), xattrOpaque); err != nil {
+		return false, fmt.Errorf("remove attribute %s: %w", xattrOpaque, err)
+	}
+	return false, nil
+}
+
+// directories finds out which names are directories in a stack of trees.
+func directories(lower []string) (has func(name string) (bool, error), done func(), err error) {
+	if len(lower) == 0 {
+		return func(string) (bool, error) { return false, nil }, func() {}, nil
+	}
+	stack, err := OpenStack(lower)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(name string) (bool, error) {
+		f, err := stack.lookup(name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			return false, nil
+		}
+		return err == nil && f.Stat.Mode&unix.S_IFMT == unix.S_IFDIR, err
+	}, stack.Close, nil
 }
 
 // RootMeta is what can change about the root directory.
@@ -81,7 +122,16 @@ func Diff(ctx context.Context, w io.Writer, dir string, o DiffOptions) (DiffResu
 	}
 	defer top.Close()
 
-	d := differ{opt: o, out: newSink(w), links: map[inode]string{}}
+	d := differ{opt: o, links: map[inode]string{}}
+	if o.Tidy {
+		below, done, err := directories(o.Lower)
+		if err != nil {
+			return DiffResult{}, fmt.Errorf("pack layer: %w", err)
+		}
+		defer done()
+		d.below = below
+	}
+	d.out = newSink(w)
 	err = d.root(ctx, top)
 	if err == nil {
 		d.out.zeros(2 * blockSize)
@@ -110,6 +160,7 @@ type differ struct {
 	links map[inode]string // the first name of each file that has several
 	head  bytes.Buffer
 	count int
+	below func(name string) (bool, error) // nil: marks are not looked at
 }
 
 func (d *differ) root(ctx context.Context, top *rootfs.Dir) error {
@@ -206,6 +257,11 @@ func (d *differ) subdirectory(ctx context.Context, parent *rootfs.Dir, leaf, nam
 	hdr.Typeflag, hdr.Name = tar.TypeDir, name+"/"
 	if err := d.header(hdr); err != nil {
 		return err
+	}
+	if isOpaque {
+		if isOpaque, err = d.tidy(dir, name); err != nil {
+			return err
+		}
 	}
 	if isOpaque {
 		if err := d.header(removed(hdr.Name + opaqueMarker)); err != nil {

@@ -151,14 +151,16 @@ func (s *setHeader) Write(p []byte) (int, error) {
 	return s.ResponseWriter.Write(p)
 }
 
-// endless sends until the client has enough.
+// endless sends far more than anybody should take, and then breaks off, which
+// would lead to another request.
 func endless(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	chunk := bytes.Repeat([]byte(" "), 1<<16)
-	for {
+	for range 1 << 10 {
 		if _, err := w.Write(chunk); err != nil {
 			return
 		}
 	}
+	panic(http.ErrAbortHandler)
 }
 
 func TestResumeRanges(t *testing.T) {
@@ -247,6 +249,21 @@ func TestStall(t *testing.T) {
 				t.Errorf("for ever: got %v, want %v", err, errStalled)
 			}
 		})
+	}
+}
+
+// TestTrickle is R18 without a clock: progress is measured when the waiting adds up.
+func TestTrickle(t *testing.T) {
+	for got, want := range map[int64]error{minProgress - 2: errStalled, minProgress: nil} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		b := &guardedBody{body: io.NopCloser(strings.NewReader("xx")), ctx: ctx, cancel: cancel,
+			guard: newGuard(time.Minute, cancel), waited: time.Minute, got: got}
+		if _, err := b.Read(make([]byte, 1)); !errors.Is(err, want) {
+			t.Errorf("%d bytes in a minute: got %v, want %v", got, err, want)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

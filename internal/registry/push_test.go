@@ -220,9 +220,9 @@ func TestUploadFaults(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}}}, 0, "", size},
 		{"403", []registrytest.Fault{{Match: isPost, Answer: status(403)}}, 0, "do not allow", 0},
-		{"R29 Location with http elsewhere", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "http://127.0.0.2:9/up")}}, 0, "refused", 0},
-		{"R29 Location on another port", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "http://127.0.0.1:9/up")}}, 0, "refused", 0},
-		{"R29 Location with another scheme", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "https://127.0.0.1/up")}}, 0, "refused", 0},
+		{"R29 Location with http elsewhere", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "http://127.0.0.2:9/up")}}, 0, "wants the upload at", 0},
+		{"R29 Location on another port", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "http://127.0.0.1:9/up")}}, 0, "wants the upload at", 0},
+		{"R29 Location with another scheme", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "https://127.0.0.1/up")}}, 0, "wants the upload at", 0},
 		{"redirected PATCH", []registrytest.Fault{{Match: isPatch, Answer: status(307, "Location", "http://127.0.0.2:9/up")}}, 0, "not followed", 0},
 	}
 	for _, tt := range tests {

@@ -197,3 +197,19 @@ func TestBadChallenges(t *testing.T) {
 		}
 	}
 }
+
+// TestLearnKeepsNewToken: of several requests that a dead token fails, the first one
+// renews it, and the others must not throw that away.
+func TestLearnKeepsNewToken(t *testing.T) {
+	r := &repository{host: &host{tokens: map[string]token{"s": {value: "new"}}}}
+	header := http.Header{"Www-Authenticate": {`Bearer realm="https://r.io/token"`}}
+	for used, kept := range map[string]bool{"Bearer old": true, "": true, "Bearer new": false} {
+		r.host.tokens["s"] = token{value: "new"}
+		if err := r.learn(header, used, []string{"s"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := r.host.tokens["s"]; ok != kept {
+			t.Errorf("after %q was refused: kept %v, want %v", used, ok, kept)
+		}
+	}
+}

@@ -75,7 +75,9 @@ func (s *server) describe(ctx context.Context, dir string, lower []string, clamp
 	if err != nil {
 		return ApplyReply{}, err
 	}
-	d, err := layer.Diff(ctx, nil, dir, diffOptions(clamp, start, changed))
+	o := diffOptions(clamp, start, changed)
+	o.Tidy, o.Lower = true, lower
+	d, err := layer.Diff(ctx, nil, dir, o)
 	if err != nil {
 		return ApplyReply{}, fmt.Errorf("make layer: %w", err)
 	}

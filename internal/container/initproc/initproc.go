@@ -36,12 +36,9 @@ import (
 // Name is os.Args[0] of a container's init.
 const Name = "stacker-init"
 
-// Descriptors that the process is started with, after the three streams.
-const (
-	controlFd = 3 // socket to the worker
-	rootFd    = 4 // detached mount of the root
-	firstFd   = 5 // the mounts
-)
+// controlFd is the socket to the worker, the only descriptor that the process is
+// started with after the three streams.
+const controlFd = 3
 
 // fault is an operation of the init that failed.
 type fault struct {
@@ -63,6 +60,7 @@ func fail(op string, err error) error {
 type container struct {
 	*Step
 	root *os.File
+	from []*os.File // the detached mounts of Step.Mounts
 	proc *os.File
 	dev  *os.File
 	pts  *os.File
@@ -76,9 +74,9 @@ func Main() {
 	// Before anything else: from here on the process cannot be traced, nor its
 	// executable be opened through /proc, by less privileged ones.
 	_ = prctl(prSetDumpable, 0)
-	s, err := receive()
+	s, mounts, err := receive()
 	if err == nil {
-		err = run(s)
+		err = run(s, mounts)
 	}
 	if err != nil {
 		report(err)
@@ -86,8 +84,8 @@ func Main() {
 	syscall.Exit(0)
 }
 
-func run(s *Step) error {
-	c := &container{Step: s, root: os.NewFile(rootFd, "/"), tty: -1}
+func run(s *Step, mounts []*os.File) error {
+	c := &container{Step: s, root: mounts[0], from: mounts[1:], tty: -1}
 	syscall.Umask(0)
 	if err := fail("set host name", syscall.Sethostname([]byte(s.Hostname))); err != nil {
 		return err
@@ -142,11 +140,9 @@ func (c *container) buildRoot() error {
 		return err
 	}
 	for i, m := range c.Mounts {
-		f := os.NewFile(uintptr(firstFd+i), m.Target)
-		if err := fail("mount /"+m.Target, c.attach(f, m)); err != nil {
+		if err := fail("mount /"+m.Target, c.attach(c.from[i], m)); err != nil {
 			return err
 		}
-		_ = f.Close()
 	}
 	return nil
 }

@@ -4,7 +4,6 @@
 package initproc
 
 import (
-	"os"
 	"syscall"
 )
 
@@ -104,35 +103,4 @@ func reap(command int) error {
 			return nil
 		}
 	}
-}
-
-// receive reads the Step from the control socket.
-func receive() (*Step, error) {
-	control := os.NewFile(controlFd, "control")
-	var head [4]byte
-	if err := readFull(control, head[:]); err != nil {
-		return nil, err
-	}
-	b := make([]byte, uint32(head[0])|uint32(head[1])<<8|uint32(head[2])<<16|uint32(head[3])<<24)
-	if err := readFull(control, b); err != nil {
-		return nil, err
-	}
-	return Decode(b)
-}
-
-func readFull(f *os.File, b []byte) error {
-	for len(b) > 0 {
-		n, err := syscall.Read(int(f.Fd()), b)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			return fail("read step", err)
-		}
-		if n == 0 {
-			return fail("read step", errMessage)
-		}
-		b = b[n:]
-	}
-	return nil
 }

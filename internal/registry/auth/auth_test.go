@@ -108,6 +108,7 @@ func TestHelpers(t *testing.T) {
 	installHelper(t, "none", `echo "credentials not found in native keychain"; exit 1`)
 	installHelper(t, "bad", `echo "no secret service" >&2; exit 1`)
 	installHelper(t, "garbage", `echo secret`)
+	installHelper(t, "empty", `echo '{"Username":"u"}'`)
 	installHelper(t, "flood", `yes`)
 	tests := []struct {
 		file, registry string
@@ -122,7 +123,8 @@ func TestHelpers(t *testing.T) {
 		{`{"credsStore":"bad","credHelpers":{"other.io":"good"}}`, "r.io", Credentials{}, "no secret service"},
 		{`{"credsStore":"none","auths":{"r.io":{"auth":"` + b64("a:b") + `"}}}`, "r.io", Credentials{Username: "a", Password: "b"}, ""},
 		{`{"credsStore":"garbage"}`, "r.io", Credentials{}, "not JSON"},
-		{`{"credsStore":"flood"}`, "r.io", Credentials{}, "docker-credential-flood"},
+		{`{"credsStore":"empty"}`, "r.io", Credentials{}, "not JSON with a Secret"},
+		{`{"credsStore":"flood"}`, "r.io", Credentials{}, "prints too much"},
 		{`{"credsStore":"absent"}`, "r.io", Credentials{}, "not installed"},
 		{`{"credsStore":"../../x"}`, "r.io", Credentials{}, "not a name"},
 	}

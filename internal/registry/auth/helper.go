@@ -45,6 +45,8 @@ func runHelper(ctx context.Context, name, server string) (Credentials, error) {
 		return Credentials{}, fmt.Errorf("credential helper %s is not installed: install it, or remove it from the file", program)
 	case ctx.Err() != nil:
 		return Credentials{}, fmt.Errorf("credential helper %s: %w", program, context.Cause(ctx))
+	case stdout.full || stderr.full:
+		return Credentials{}, fmt.Errorf("credential helper %s prints too much", program)
 	case err != nil && noCredentials(stdout.buf.String()):
 		return Credentials{}, nil
 	case err != nil:
@@ -71,11 +73,15 @@ func noCredentials(output string) bool {
 
 // limitedBuffer refuses to grow beyond maxAnswer. The buffer is not embedded: its
 // ReadFrom would pass the limit by.
-type limitedBuffer struct{ buf bytes.Buffer }
+type limitedBuffer struct {
+	buf  bytes.Buffer
+	full bool
+}
 
 // Write fails when the buffer would grow too large, which ends the helper.
 func (b *limitedBuffer) Write(p []byte) (int, error) {
 	if b.buf.Len()+len(p) > maxAnswer {
+		b.full = true
 		return 0, errors.New("too much output")
 	}
 	return b.buf.Write(p)

@@ -5,8 +5,86 @@ package initproc
 
 import (
 	"errors"
+	"os"
 	"syscall"
 )
+
+// receive reads the Step from the control socket, and the root and the mounts.
+func receive() (*Step, []*os.File, error) {
+	var head [8]byte
+	mounts, err := receiveFiles(head[:])
+	if err != nil {
+		return nil, nil, err
+	}
+	n := int(uint32At(head[4:]))
+	for len(mounts) < n {
+		more, err := receiveFiles(head[4:5])
+		if err != nil {
+			return nil, nil, err
+		}
+		mounts = append(mounts, more...)
+	}
+	b := make([]byte, uint32At(head[:]))
+	if err := readFull(b); err != nil {
+		return nil, nil, err
+	}
+	s, err := Decode(b)
+	if err == nil && len(mounts) != len(s.Mounts)+1 {
+		err = errMessage
+	}
+	return s, mounts, err
+}
+
+// receiveFiles reads b and the descriptors that come with it.
+func receiveFiles(b []byte) ([]*os.File, error) {
+	var oob [1100]byte
+	n, oobn, _, _, err := syscall.Recvmsg(controlFd, b, oob[:], syscall.MSG_CMSG_CLOEXEC|syscall.MSG_WAITALL)
+	for err == syscall.EINTR {
+		n, oobn, _, _, err = syscall.Recvmsg(controlFd, b, oob[:], syscall.MSG_CMSG_CLOEXEC|syscall.MSG_WAITALL)
+	}
+	if err == nil && n != len(b) {
+		err = errMessage
+	}
+	if err != nil {
+		return nil, fail("read step", err)
+	}
+	var files []*os.File
+	msgs, err := syscall.ParseSocketControlMessage(oob[:oobn])
+	for _, m := range msgs {
+		fds, err := syscall.ParseUnixRights(&m)
+		if err != nil {
+			return nil, fail("read step", err)
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "mount"))
+		}
+	}
+	if err == nil && len(files) == 0 {
+		err = errMessage
+	}
+	return files, fail("read step", err)
+}
+
+func readFull(b []byte) error {
+	for len(b) > 0 {
+		n, err := syscall.Read(controlFd, b)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = errMessage
+		}
+		if err != nil {
+			return fail("read step", err)
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func uint32At(b []byte) uint32 {
+	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
+}
 
 // Kinds of report that go back over the control socket. A report is its kind, the
 // length of what follows (four bytes, little endian), and that.
@@ -70,8 +148,7 @@ func ParseReport(kind byte, b []byte) (Outcome, error) {
 		if len(b) < 4 {
 			return Outcome{}, errMessage
 		}
-		errno := uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
-		return Outcome{Err: string(b[4:]), Errno: syscall.Errno(errno)}, nil
+		return Outcome{Err: string(b[4:]), Errno: syscall.Errno(uint32At(b))}, nil
 	case ReportExit:
 		d := decoder{b: b}
 		o := Outcome{
