@@ -56,35 +56,42 @@ func (c *container) mountDev() error {
 	return nil
 }
 
-// device gives a detached mount of one device of outside, after looking that it
-// is that device.
+// device opens one device of outside, after looking that it is that device.
 func device(name string, major, minor uint64) (*os.File, error) {
-	m, err := mount.ClonePath("/dev/"+name, false)
+	f, err := os.OpenFile("/dev/"+name, oPath, 0)
 	if err != nil {
 		return nil, err
 	}
 	var st syscall.Stat_t
-	if err := syscall.Fstat(int(m.Fd()), &st); err != nil {
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, err
 	}
 	// Majors and minors below 256 are the two low bytes of the number.
 	if st.Mode&syscall.S_IFMT != syscall.S_IFCHR || uint64(st.Rdev) != major<<8|minor {
 		return nil, syscall.ENODEV
 	}
-	return m, nil
+	return f, nil
+}
+
+// bindOver shows what one descriptor is in the place of another: in one system
+// call, where a detached mount takes several times as long. The old root is still
+// there, so /proc is that of outside.
+func bindOver(what, at *os.File) error {
+	const fds = "/proc/self/fd/"
+	return syscall.Mount(fds+itoa(int(what.Fd())), fds+itoa(int(at.Fd())), "", syscall.MS_BIND, "")
 }
 
 func (c *container) bindDevice(name string, major, minor uint64) error {
-	m, err := device(name, major, minor)
+	f, err := device(name, major, minor)
 	if err != nil {
 		return err
 	}
-	defer m.Close()
-	return c.bindFile(m, name)
+	defer f.Close()
+	return c.bindFile(f, name)
 }
 
-// bindFile shows a detached mount of a file as a new entry of /dev.
-func (c *container) bindFile(m *os.File, name string) error {
+// bindFile shows a file as a new entry of /dev.
+func (c *container) bindFile(f *os.File, name string) error {
 	if err := makeFile(c.dev, name, 0o666); err != nil {
 		return err
 	}
@@ -93,7 +100,7 @@ func (c *container) bindFile(m *os.File, name string) error {
 		return err
 	}
 	defer at.Close()
-	return mount.Attach(m, at)
+	return bindOver(f, at)
 }
 
 // devDir mounts a new file system on a new directory of /dev.
@@ -149,12 +156,12 @@ func (c *container) openTerminal() error {
 			return err
 		}
 	}
-	m, err := mount.CloneAt(c.pts, itoa(number), false)
+	f, err := openAt(c.pts, itoa(number), oPath)
 	if err != nil {
 		return err
 	}
-	defer m.Close()
-	if err := c.bindFile(m, "console"); err != nil {
+	defer f.Close()
+	if err := c.bindFile(f, "console"); err != nil {
 		return err
 	}
 	c.tty = slave
