@@ -213,6 +213,9 @@ func (e *Layout) pack(ctx context.Context, t *graph.Target, l cache.Layer, chain
 		end := solve.Event{Kind: solve.Done, Vertex: v, Dur: e.Now().Sub(start)}
 		if err != nil {
 			end.Kind, end.Err = solve.Failed, err
+			if ctx.Err() != nil { // stopped by another's failure, or by the user
+				end.Err = context.Canceled
+			}
 		}
 		e.Events(end)
 	}()

@@ -166,11 +166,11 @@ func endless(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 func TestResumeRanges(t *testing.T) {
 	layer := layerData(1 << 18)
 	half := len(layer) / 2
-	rangeOf := func(r string) answer {
+	rangeOf := func(from int, r string) answer {
 		return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			w.Header().Set("Content-Range", r)
 			w.WriteHeader(http.StatusPartialContent)
-			_, _ = w.Write(layer[half:])
+			_, _ = w.Write(layer[from:])
 		}
 	}
 	tests := []struct {
@@ -179,9 +179,9 @@ func TestResumeRanges(t *testing.T) {
 	}{
 		{"R11 honoured", nil},
 		{"R12 ignored", replace(layer, len(layer))},
-		{"R13 other offset", rangeOf(fmt.Sprintf("bytes %d-%d/%d", half-1, len(layer)-1, len(layer)))},
-		{"R13 other size", rangeOf(fmt.Sprintf("bytes %d-%d/%d", half, len(layer)-1, len(layer)+1))},
-		{"R13 none", rangeOf("")},
+		{"R13 other offset", rangeOf(half-1, fmt.Sprintf("bytes %d-%d/%d", half-1, len(layer)-1, len(layer)))},
+		{"R13 other size", rangeOf(half, fmt.Sprintf("bytes %d-%d/%d", half, len(layer)-1, len(layer)+1))},
+		{"R13 none", rangeOf(half, "")},
 		{"R32 416", status(416)},
 		{"reset again", reset},
 	}

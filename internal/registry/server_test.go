@@ -6,7 +6,6 @@ package registry
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -190,9 +189,14 @@ func parse(t *testing.T, s string) reference.Reference {
 
 func skopeo(t *testing.T, program string, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, program, append([]string{"--insecure-policy"}, args...)...).CombinedOutput(); err != nil {
+	// Without a file of its own it would read those of whoever runs the test.
+	authFile := filepath.Join(t.TempDir(), "auth.json")
+	if err := os.WriteFile(authFile, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, append([]string{"--insecure-policy"}, args...)...)
+	cmd.Env = append(os.Environ(), "REGISTRY_AUTH_FILE="+authFile)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("skopeo %q: %v\n%s", args, err, out)
 	}
 }

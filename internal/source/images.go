@@ -147,7 +147,7 @@ func (s *Images) fromRegistry(ctx context.Context, ref string, insecure bool, wa
 	}
 	desc, err := s.resolveName(ctx, name, connect, func() Registry { return client })
 	if err != nil {
-		return Image{}, fmt.Errorf("image %s: %w", ref, err)
+		return Image{}, err // it names the image
 	}
 	read := func(d ocispec.Descriptor, limit int64) ([]byte, error) {
 		if s.Blobs.Has(d) {

@@ -108,6 +108,11 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 	if r.Imports != "" {
 		add(container.Mount{Source: s.driver.Path(r.Imports), Target: r.ImportPath, ReadOnly: true})
 	}
+	if r.Network != string(container.NetworkNone) {
+		if err := resolver(a, add); err != nil {
+			return err
+		}
+	}
 	own, err := s.ownShell(r)
 	if err != nil {
 		return err
@@ -146,6 +151,25 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 		}
 		add(container.Mount{FD: f, Detached: b.Detached, Target: b.Target, ReadOnly: b.ReadOnly, Recursive: true})
 	}
+	return nil
+}
+
+// resolver shows a copy of this machine's resolver configuration in the step, so
+// that names resolve there. What the step writes to it is lost with it.
+func resolver(a snapshot.Active, add func(container.Mount)) error {
+	const path = "/etc/resolv.conf"
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a machine without name resolution
+	}
+	if err != nil {
+		return fmt.Errorf("read resolver configuration: %w", err)
+	}
+	file := filepath.Join(a.Extra, "..", "resolv.conf")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		return fmt.Errorf("copy resolver configuration: %w", err)
+	}
+	add(container.Mount{Source: file, Target: path, File: true})
 	return nil
 }
 

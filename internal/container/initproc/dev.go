@@ -56,42 +56,35 @@ func (c *container) mountDev() error {
 	return nil
 }
 
-// device opens one device of outside, after looking that it is that device.
+// device gives a detached mount of one device of outside, after looking that it
+// is that device.
 func device(name string, major, minor uint64) (*os.File, error) {
-	f, err := os.OpenFile("/dev/"+name, oPath, 0)
+	m, err := mount.ClonePath("/dev/"+name, false)
 	if err != nil {
 		return nil, err
 	}
 	var st syscall.Stat_t
-	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+	if err := syscall.Fstat(int(m.Fd()), &st); err != nil {
 		return nil, err
 	}
 	// Majors and minors below 256 are the two low bytes of the number.
 	if st.Mode&syscall.S_IFMT != syscall.S_IFCHR || uint64(st.Rdev) != major<<8|minor {
 		return nil, syscall.ENODEV
 	}
-	return f, nil
-}
-
-// bindOver shows what one descriptor is in the place of another: in one system
-// call, where a detached mount takes several times as long. The old root is still
-// there, so /proc is that of outside.
-func bindOver(what, at *os.File) error {
-	const fds = "/proc/self/fd/"
-	return syscall.Mount(fds+itoa(int(what.Fd())), fds+itoa(int(at.Fd())), "", syscall.MS_BIND, "")
+	return m, nil
 }
 
 func (c *container) bindDevice(name string, major, minor uint64) error {
-	f, err := device(name, major, minor)
+	m, err := device(name, major, minor)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return c.bindFile(f, name)
+	defer m.Close()
+	return c.bindFile(m, name)
 }
 
-// bindFile shows a file as a new entry of /dev.
-func (c *container) bindFile(f *os.File, name string) error {
+// bindFile shows a detached mount of a file as a new entry of /dev.
+func (c *container) bindFile(m *os.File, name string) error {
 	if err := makeFile(c.dev, name, 0o666); err != nil {
 		return err
 	}
@@ -100,7 +93,7 @@ func (c *container) bindFile(f *os.File, name string) error {
 		return err
 	}
 	defer at.Close()
-	return bindOver(f, at)
+	return mount.Attach(m, at)
 }
 
 // devDir mounts a new file system on a new directory of /dev.
@@ -156,12 +149,12 @@ func (c *container) openTerminal() error {
 			return err
 		}
 	}
-	f, err := openAt(c.pts, itoa(number), oPath)
+	m, err := mount.CloneAt(c.pts, itoa(number), false)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := c.bindFile(f, "console"); err != nil {
+	defer m.Close()
+	if err := c.bindFile(m, "console"); err != nil {
 		return err
 	}
 	c.tty = slave

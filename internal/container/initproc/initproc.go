@@ -66,7 +66,6 @@ type container struct {
 	pts  *os.File
 	tty  int // slave end of the terminal; -1: none
 
-	null     *os.File // /dev/null of outside, to cover files with
 	emptyDir *os.File // an attached empty directory, to cover others with
 }
 

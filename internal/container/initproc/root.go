@@ -167,12 +167,12 @@ func (c *container) mask(fs *os.File, name string) error {
 	if st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		return c.coverDir(at)
 	}
-	if c.null == nil {
-		if c.null, err = device("null", 1, 3); err != nil {
-			return err
-		}
+	null, err := device("null", 1, 3)
+	if err != nil {
+		return err
 	}
-	return bindOver(c.null, at)
+	defer null.Close()
+	return mount.Attach(null, at)
 }
 
 // coverDir hides a directory behind an empty one.
@@ -185,7 +185,12 @@ func (c *container) coverDir(at *os.File) error {
 		c.emptyDir = m
 		return mount.Attach(m, at)
 	}
-	return bindOver(c.emptyDir, at)
+	m, err := mount.Clone(c.emptyDir, false)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return mount.Attach(m, at)
 }
 
 func readOnly(fs *os.File, name string) error {

@@ -135,12 +135,16 @@ func (g *grapher) from(s *Stage, t *graph.Target) (*graph.Vertex, error) {
 }
 
 // reference is a base image's reference as package source knows it: docker://…
-// or oci:DIRECTORY:TAG with an absolute directory. Either type takes either form.
+// or oci:DIRECTORY:TAG with an absolute directory. The type oci has DIRECTORY:TAG
+// alone, the type docker takes either whole form.
 func (g *grapher) reference(f From) string {
 	const layout = "oci:"
-	rest, ok := strings.CutPrefix(f.URL, layout)
-	if !ok && f.Type != "oci" {
-		return f.URL
+	rest := f.URL
+	if f.Type != "oci" {
+		var ok bool
+		if rest, ok = strings.CutPrefix(f.URL, layout); !ok {
+			return f.URL
+		}
 	}
 	if !filepath.IsAbs(rest) {
 		rest = filepath.Join(g.o.Cwd, rest)

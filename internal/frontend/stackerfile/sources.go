@@ -68,7 +68,7 @@ func (d *decoder) checkFrom(n *node, f *From, at map[string]*node) {
 		}
 	case "oci":
 		v := place("url")
-		if layout, tag, ok := strings.Cut(strings.TrimPrefix(f.URL, "oci:"), ":"); !ok || layout == "" || tag == "" {
+		if layout, tag, ok := strings.Cut(f.URL, ":"); !ok || layout == "" || tag == "" {
 			d.fail(v, "write url: DIRECTORY:TAG", "bad OCI tag: %s", short(f.URL))
 		}
 	case "tar":

@@ -1,0 +1,64 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package overlay_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/mount"
+	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/snapshot/overlay"
+	"build.stacker.dev/internal/snapshot/snapshottest"
+)
+
+func TestDriver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("mounting needs root")
+		}
+		t.Skip("mounting needs root")
+	}
+	snapshottest.Run(t, func(t *testing.T) snapshot.Driver {
+		dir := t.TempDir()
+		for _, d := range overlay.Dirs() {
+			if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return overlay.New(dir)
+	}, view)
+}
+
+// view mounts the snapshot over a directory.
+func view(t *testing.T, a snapshot.Active, f func(dir string)) {
+	t.Helper()
+	lowers := a.Lowers
+	if len(lowers) == 0 {
+		lowers = []string{a.Extra}
+	}
+	m, err := mount.Overlay(mount.OverlayOptions{Lowers: lowers, Upper: a.Upper, Work: a.Work})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	dir := t.TempDir()
+	at, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	if err := mount.Attach(m, at); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	f(dir)
+}
