@@ -29,6 +29,8 @@ type Console interface {
 	Streams() [3]*os.File
 	// Attach connects the user to a step's terminal until the step ends.
 	Attach(terminal *os.File)
+	// End gives the terminal back when the step has ended; also without Attach.
+	End()
 }
 
 // ExitError is the end of a step that failed.
@@ -121,6 +123,9 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 	}
 	s.req.Commit = true
 	reply, err := w.Exec(ctx, s.req, s.files, b.attach)
+	if b.Console != nil {
+		b.Console.End()
+	}
 	if err != nil {
 		return cache.Result{}, err
 	}
@@ -148,6 +153,7 @@ func (b *Builder) Shell(ctx context.Context, op graph.Exec, in []cache.Result, c
 	}
 	s.req.Terminal = isTerminal(s.files[0]) && isTerminal(s.files[1])
 	reply, err := w.Exec(ctx, s.req, s.files, console.Attach)
+	console.End()
 	return reply.Exit, err
 }
 

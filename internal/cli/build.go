@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -168,6 +167,9 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 	if err := a.checkOCIDir(); err != nil {
 		return err
 	}
+	if o.onRunFailure != "" && a.settings.progress == "auto" {
+		a.settings.progress = "plain" // the command needs the terminal for itself
+	}
 	display, err := a.display()
 	if err != nil {
 		return err
@@ -221,11 +223,19 @@ type buildRun struct {
 	graph   *graph.Build
 	display *progress.Display
 	solver  *solve.Solver
-	mu      sync.Mutex
 }
 
 func (r *buildRun) note(format string, args ...any) {
 	r.display.Handle(solve.Event{Kind: solve.Note, Text: fmt.Sprintf(format, args...), Time: time.Now()})
+}
+
+// parallel is how many steps run at a time: more than there are cores, since
+// many steps wait for the network. One alone may have the terminal.
+func (r *buildRun) parallel() int {
+	if r.options.onRunFailure != "" {
+		return 1
+	}
+	return max(4, 2*cores())
 }
 
 func (r *buildRun) do(ctx context.Context) error {
@@ -240,7 +250,7 @@ func (r *buildRun) do(ctx context.Context) error {
 	}
 	r.solver = solve.New(solve.Options{
 		Cache: s.Cache, Runner: b, Events: r.display.Handle, NoCache: r.options.noCache,
-		Parallel: max(4, 2*cores()), Now: time.Now,
+		Parallel: r.parallel(), Now: time.Now,
 	})
 	out, err := layout.Create(ctx, r.app.settings.ociDir)
 	if err != nil {

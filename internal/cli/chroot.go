@@ -117,9 +117,7 @@ func (a *app) chroot(ctx context.Context, o fileOptions, args []string) error {
 		}
 	}
 	op.Env = withDefault(op.Env, "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-	c := newConsole(a.std)
-	status, err := st.builder.Shell(ctx, op, inputs, c)
-	c.end()
+	status, err := st.builder.Shell(ctx, op, inputs, newConsole(a.std))
 	if err != nil {
 		return fmt.Errorf("run %s: %w", strings.Join(command, " "), err)
 	}

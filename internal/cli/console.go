@@ -60,8 +60,8 @@ func (c *console) Attach(terminal *os.File) {
 	})
 }
 
-// end waits for the rest of the output and gives the terminal back.
-func (c *console) end() {
+// End implements build.Console. It waits for the rest of the output.
+func (c *console) End() {
 	c.output.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -28,6 +28,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -192,7 +193,7 @@ func mountRoot(s *Spec) (*os.File, error) {
 func (r *run) describe(targets []target) error {
 	s := &r.spec
 	r.step = initproc.Step{
-		Args: s.Args, Env: s.Env, Dir: s.Dir, Hostname: s.Hostname,
+		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Hostname: s.Hostname,
 		UID: s.UID, GID: s.GID, Groups: s.Groups, SingleID: s.SingleID,
 		Privileged: s.Privileged, NoNewPrivs: s.NoNewPrivs, Terminal: s.Terminal,
 		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: defaultShm,
@@ -225,6 +226,18 @@ func (r *run) describe(targets []target) error {
 		r.step.Seccomp = programs[1]
 	}
 	return nil
+}
+
+// environment leaves out what is not a variable: an image can bring a mere name,
+// which some programs would take for a wish to have it from outside.
+func environment(env []string) []string {
+	out := make([]string, 0, len(env))
+	for _, e := range env {
+		if strings.IndexByte(e, '=') > 0 {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // start starts init, which waits for its message.

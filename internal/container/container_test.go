@@ -361,6 +361,16 @@ func TestBigMessage(t *testing.T) {
 	}
 }
 
+func TestEnvironmentAndLimits(t *testing.T) {
+	s := newStep(t, "/bin/sh", "-c", `echo "$A|$SECRET|$(ulimit -n)|$(ulimit -c)|$(ulimit -f)"; env | wc -l`)
+	s.Env = append(s.Env, "A=x\ny::0:0", "SECRET", "=bad", "")
+	s.Limits = []Limit{{syscall.RLIMIT_FSIZE, 1 << 20, 1 << 20}}
+	// PATH, A on two lines, and what the shell adds: PWD, SHLVL.
+	if got, want := runOK(t, s), "x\ny::0:0||1024|0|2048\n5\n"; got != want {
+		t.Errorf("output = %q, want %q", got, want)
+	}
+}
+
 func TestTerminal(t *testing.T) {
 	s := newStep(t, "/bin/sh", "-c", "tty; echo $(tty) >/dev/console; exit 5")
 	s.Terminal = true

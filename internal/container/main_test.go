@@ -187,7 +187,7 @@ func receive(c *net.UnixConn, h *hello) error {
 	return nil
 }
 
-var applets = []string{"sh", "cat", "ls", "true", "sleep", "id", "mkdir", "rm", "chmod", "echo", "touch", "stat", "ln", "kill", "setsid", "pwd", "mount", "seq", "tty"}
+var applets = []string{"sh", "cat", "ls", "true", "sleep", "id", "mkdir", "rm", "chmod", "echo", "touch", "stat", "ln", "kill", "setsid", "pwd", "mount", "seq", "tty", "env", "wc"}
 
 // makeBusybox makes a layer with a shell.
 func makeBusybox(dir string) error {

@@ -61,7 +61,9 @@ func (p *Process) Kill() error { return p.proc.Kill() }
 // The worker has a mount and a pid namespace of its own, all capabilities in its
 // user namespace, an empty environment, umask 0, and no descriptors but the
 // standard streams and Role().Control. As a side effect, descriptors of this
-// process above 2 are marked close-on-exec.
+// process above 2 are marked close-on-exec. It must not be called from a goroutine
+// that is locked to its thread and ends before the worker: the kernel takes the
+// thread's end for the process's.
 func Start(ctx context.Context, plan Plan, o StartOptions) (*Process, error) {
 	l, err := newLaunch(plan, o)
 	if err != nil {

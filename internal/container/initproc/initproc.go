@@ -29,6 +29,7 @@ package initproc
 import (
 	"os"
 	"syscall"
+	"unsafe"
 
 	"build.stacker.dev/internal/mount"
 )
@@ -74,6 +75,7 @@ func Main() {
 	// Before anything else: from here on the process cannot be traced, nor its
 	// executable be opened through /proc, by less privileged ones.
 	_ = prctl(prSetDumpable, 0)
+	_ = prctl(prSetName, uintptr(unsafe.Pointer(unsafe.StringData(Name+"\x00")))) // for process lists
 	s, mounts, err := receive()
 	if err == nil {
 		err = run(s, mounts)

@@ -4,6 +4,7 @@
 package initproc
 
 import (
+	"errors"
 	"os"
 	"syscall"
 
@@ -27,6 +28,10 @@ var (
 // other: a proc of outside would show the processes of outside.
 func (c *container) mountProc() error {
 	m, err := mount.New("proc", quiet)
+	if errors.Is(err, syscall.EPERM) {
+		return fail("mount /proc (refused where the /proc around is partly covered, as in most containers; "+
+			"in Kubernetes set procMount: Unmasked, with docker run --security-opt systempaths=unconfined)", err)
+	}
 	if err != nil {
 		return fail("mount /proc", err)
 	}

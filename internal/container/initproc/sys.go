@@ -26,6 +26,7 @@ const (
 	closeRangeCloexec = 4
 
 	prSetDumpable     = 4
+	prSetName         = 15
 	prCapbsetDrop     = 24
 	prSetNoNewPrivs   = 38
 	prCapAmbient      = 47
