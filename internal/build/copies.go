@@ -72,12 +72,9 @@ func (k *copier) write(ctx context.Context, c graph.Copy) error {
 	if r.Pick != nil {
 		return k.b.readPick(ctx, r.Pick, func(e entry) error { return k.entry(c, e) })
 	}
-	t, err := k.b.index.Scan(ctx, r.Path, localtree.Options{})
+	t, err := k.b.tree(ctx, r)
 	if err != nil {
 		return err
-	}
-	if string(t.Digest()) != r.Content {
-		return fmt.Errorf("%s changed during the build: run it again", r.Path)
 	}
 	return t.WriteTar(ctx, k.w, localtree.TarOptions{
 		Name:   func(e localtree.Entry) (string, bool) { return k.name(c, e.Path, e.IsDir()) },

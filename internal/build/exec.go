@@ -226,11 +226,6 @@ func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in [
 		s.req.ScriptPath = path.Join(op.ImportsAt, scriptName)
 	}
 	s.req.Script = op.Script
-	if op.ImportsCopy != "" {
-		if err := b.importsCopy(ctx, op.ImportsCopy, op.Imports, in); err != nil {
-			return err
-		}
-	}
 	s.req.Tools = op.ToolsAt
 	for _, bind := range op.Binds {
 		f, detached, err := b.bind(ctx, bind.Source)

@@ -81,7 +81,35 @@ func (b *Builder) http(ctx context.Context, op graph.HTTP, emit solve.Sink) (*ca
 	if len(t.Entries) != 1 || t.Entries[0].Digest != f.Digest {
 		return nil, fmt.Errorf("download %s: the kept file is damaged: run the build again", displayURL(op.URL))
 	}
-	return b.files(t, f.Path)
+	setMode(t, downloadMode)
+	r, err := b.files(t, f.Path)
+	if err == nil {
+		r.Mode = downloadMode
+	}
+	return r, err
+}
+
+// downloadMode is that of files from a URL, which has none.
+const downloadMode = 0o644
+
+// setMode gives a listed file other permission bits; 0 leaves it alone.
+func setMode(t *localtree.Tree, mode uint32) {
+	if mode != 0 && len(t.Entries) == 1 {
+		t.Entries[0].Mode = t.Entries[0].Mode&^0o7777 | mode
+	}
+}
+
+// tree lists the files of a result again, to be read.
+func (b *Builder) tree(ctx context.Context, r cache.Result) (*localtree.Tree, error) {
+	t, err := b.index.Scan(ctx, r.Path, localtree.Options{})
+	if err != nil {
+		return nil, err
+	}
+	setMode(t, r.Mode)
+	if string(t.Digest()) != r.Content {
+		return nil, fmt.Errorf("%s changed during the build: run it again", r.Path)
+	}
+	return t, nil
 }
 
 // displayURL is a URL without the password in it.
@@ -130,29 +158,35 @@ func (b *Builder) openFile(ctx context.Context, r cache.Result) (*os.File, error
 }
 
 // ImportsCopy puts a step's imports where users of stacker.yaml look for them:
-// one file or directory per import. The build itself does not read them.
-func (b *Builder) importsCopy(ctx context.Context, dir string, copies []graph.Copy, in []cache.Result) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+// one file or directory per import, below the directory that the step names.
+// The build itself does not read them. Where they are there already, nothing is
+// read or written.
+func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func(*graph.Vertex) (cache.Result, bool)) error {
+	op, ok := v.Op.(graph.Exec)
+	if !ok || op.ImportsCopy == "" {
+		return nil
+	}
+	if err := os.MkdirAll(op.ImportsCopy, 0o755); err != nil {
 		return fmt.Errorf("make imports directory: %w", err)
 	}
-	for _, c := range copies {
-		r := in[c.Input]
-		if r.Path == "" {
-			continue
+	for _, c := range op.Imports {
+		r, ok := results(v.Inputs[c.Input])
+		if !ok || r.Path == "" {
+			continue // from another stage: it is no file of this machine
 		}
-		t, err := b.index.Scan(ctx, r.Path, localtree.Options{})
+		t, err := b.tree(ctx, r)
 		if err != nil {
 			return err
 		}
-		to := filepath.Join(dir, c.Name)
+		to := filepath.Join(op.ImportsCopy, c.Name)
 		if c.Contents {
-			to = dir
-			if len(copies) > 1 { // other imports lie there too: nothing may be removed
+			if len(op.Imports) > 1 { // others lie there too: nothing may be removed
 				continue
 			}
+			to = op.ImportsCopy
 		}
 		if _, err := t.CopyTo(ctx, b.index, to); err != nil {
-			return err
+			return fmt.Errorf("copy imports: %w", err)
 		}
 	}
 	return nil

@@ -57,6 +57,7 @@ type Result struct {
 	Content string `json:"content,omitempty"` // digest over names, modes and bytes
 	List    string `json:"list,omitempty"`    // kept listing behind Content
 	Path    string `json:"path,omitempty"`    // where Local and HTTP have it
+	Mode    uint32 `json:"mode,omitempty"`    // permission bits to take instead of the file's own; 0: its own
 	Pick    *Pick  `json:"pick,omitempty"`
 }
 

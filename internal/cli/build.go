@@ -267,8 +267,8 @@ func (r *buildRun) do(ctx context.Context) error {
 		Now: time.Now, Events: r.display.Handle, Results: r.solver.Result,
 	}
 	err = r.solver.Solve(ctx, r.graph, func(ctx context.Context, t *graph.Target, res cache.Result) error {
-		if t.BuildOnly {
-			return nil
+		if err := b.ImportsCopy(ctx, t.Vertex, r.solver.Result); err != nil || t.BuildOnly {
+			return err
 		}
 		return e.Image(ctx, t)
 	})

@@ -132,6 +132,7 @@ func (a *app) command() *cobra.Command {
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settings.complete(cmd) },
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.SetVersionTemplate("stacker version {{.Version}}\n")
 	cmd.SetUsageTemplate(strings.Replace(cmd.UsageTemplate(), "Available Commands:", "COMMANDS:", 1))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {

@@ -256,8 +256,7 @@ func (r *run) start() error {
 		return err
 	}
 	r.own(exe)
-	// Above those that the child's descriptors will be numbered.
-	exe, path, err := above(exe, len(files)+8)
+	exe, path, err := above(exe, files)
 	if err != nil {
 		return err
 	}

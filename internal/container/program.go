@@ -71,10 +71,16 @@ func sealedCopy() (*os.File, error) {
 	return f, nil
 }
 
-// above duplicates f to a descriptor that is not below minimum, and gives the path
-// by which a child process finds it before it runs a program.
-func above(f *os.File, minimum int) (*os.File, string, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, minimum)
+// above duplicates f to a descriptor that the child process does not use for
+// something else before it runs the program: package syscall numbers those in
+// files from 0 up, and uses some above all of them while it does that. It gives
+// the path by which the child finds f.
+func above(f *os.File, files []*os.File) (*os.File, string, error) {
+	minimum := len(files)
+	for _, other := range files {
+		minimum = max(minimum, int(other.Fd()))
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, minimum+len(files)+8)
 	if err != nil {
 		return nil, "", fmt.Errorf("duplicate descriptor: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +93,7 @@ func openView(s *Spec) (*rootfs.Root, error) {
 // element that does not exist or the first that is in an earlier mount.
 func locate(view *rootfs.Root, name string, earlier []target) (target, error) {
 	var t target
-	todo := split(name)
+	todo := split(path.Clean("/" + name))
 	var here []string
 	links := 0
 	for len(todo) > 0 {
@@ -109,6 +110,9 @@ func locate(view *rootfs.Root, name string, earlier []target) (target, error) {
 		}
 		p := strings.Join(here, "/")
 		if covered(p, earlier) {
+			if slices.Contains(todo, "..") {
+				return t, errThrough
+			}
 			t.nested = true
 			here = append(here, todo...)
 			break
@@ -158,13 +162,10 @@ func split(p string) []string {
 }
 
 func covered(p string, earlier []target) bool {
-	for _, e := range earlier {
-		if p == e.path {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(earlier, func(t target) bool { return t.path == p })
 }
+
+var errThrough = errors.New("a link on the way leads through another mount and back")
 
 var errPlace = errors.New("nothing may be mounted on /, /proc or /sys, or inside the latter two")
 

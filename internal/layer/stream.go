@@ -34,9 +34,17 @@ type pool chan *chunk
 func newPool() pool {
 	p := make(pool, chunkCount)
 	for range chunkCount {
-		p <- &chunk{buf: make([]byte, chunkSize)}
+		p <- &chunk{}
 	}
 	return p
+}
+
+// fill gives a chunk that came out of the pool its memory: a small layer needs
+// one chunk only.
+func (c *chunk) fill() {
+	if c.buf == nil {
+		c.buf = make([]byte, chunkSize)
+	}
 }
 
 // release gives the chunk back when the last reader is done with it.
@@ -106,6 +114,7 @@ func (s *source) pump(ctx context.Context, r io.Reader, maxBytes int64, hashed c
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		c.fill()
 		n, err := fill(r, c.buf)
 		s.size += int64(n)
 		if maxBytes > 0 && s.size > maxBytes {
@@ -232,6 +241,7 @@ func (s *sink) space() []byte {
 	}
 	if s.current == nil {
 		s.current = <-s.pool
+		s.current.fill()
 		s.current.n = 0
 	}
 	return s.current.buf[s.current.n:]

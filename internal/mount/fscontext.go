@@ -36,7 +36,6 @@ const (
 	// Commands of fsconfig(2).
 	setFlag   = 0
 	setString = 1
-	setFd     = 5
 	create    = 6
 )
 

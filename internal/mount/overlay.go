@@ -18,11 +18,10 @@ type OverlayOptions struct {
 	Lowers []string // bottom first; at least one, two without Upper
 	Upper  string   // empty: the overlay is read-only
 	Work   string   // empty directory on Upper's file system; needed with Upper
-	// NoUserXattr takes marks from trusted.overlay.* instead of user.overlay.*.
-	NoUserXattr bool
 }
 
-// Overlay mounts an overlay, detached.
+// Overlay mounts an overlay, detached. Its marks are attributes user.overlay.*,
+// the only ones that a user namespace can have.
 //
 // The upper directory is not synchronised when the mount goes (option
 // "volatile"): who keeps it makes it durable. The kernel leaves the directory
@@ -59,9 +58,7 @@ func Overlay(o OverlayOptions) (*os.File, error) {
 
 func (o OverlayOptions) options() []Option {
 	opts := make([]Option, 0, len(o.Lowers)+4)
-	if !o.NoUserXattr {
-		opts = append(opts, Option{"userxattr", ""})
-	}
+	opts = append(opts, Option{"userxattr", ""})
 	// The kernel wants the top one first.
 	for i := len(o.Lowers) - 1; i >= 0; i-- {
 		opts = append(opts, Option{"lowerdir+", o.Lowers[i]})

@@ -182,14 +182,13 @@ func (h Host) planRoot(p *Plan, uids, gids []IDMap) bool {
 		return true
 	}
 	u, g = nested(uids), nested(gids)
-	if count(u) == 0 || count(g) == 0 {
+	if count(u) <= 1 || count(g) <= 1 {
 		p.reason(LevelRoot, "only one id is mapped in the container around this process", "give that container a range of at least 65536 ids")
 		return false
 	}
 	p.Level, p.UIDs, p.GIDs = LevelRoot, u, g
 	if n := min(count(u), count(g)); n < wantIDs {
-		p.reason(LevelRoot, fmt.Sprintf("the container around this process has no spare range of ids: its ids 1 to %d are used, one less than there should be", n),
-			"give that container more than 65536 ids to have all of them")
+		p.reason(LevelRoot, fmt.Sprintf("the container around this process has only %d ids for this", n), "give that container 65537 ids or more")
 	}
 	return true
 }
@@ -221,12 +220,13 @@ func covers(current []IDMap, start uint32) bool {
 	return false
 }
 
-// nested maps to the ids that exist here, but for 0.
+// nested maps to the ids that exist here: 0 among them only if it is not the
+// machine's own.
 func nested(current []IDMap) []IDMap {
 	var out []IDMap
 	next := uint32(0)
 	for _, m := range current {
-		if m.Inside == 0 {
+		if m.Inside == 0 && m.Outside == 0 && m.Count > 0 {
 			m.Inside, m.Count = 1, m.Count-1
 		}
 		n := min(m.Count, wantIDs-next)

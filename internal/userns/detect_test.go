@@ -79,11 +79,15 @@ func TestDetect(t *testing.T) {
 		},
 		{
 			"root in a container", 0, machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n"), LevelRoot,
-			[]IDMap{{0, 1, 65535}}, []IDMap{{0, 1, 65535}}, "no spare range",
+			[]IDMap{{0, 0, 65536}}, []IDMap{{0, 0, 65536}}, "",
+		},
+		{
+			"root in a container that has the machine's ids", 0, machine("proc/self/uid_map", "0 0 65536\n", "proc/self/gid_map", "0 0 65536\n"), LevelRoot,
+			[]IDMap{{0, 1, 65535}}, []IDMap{{0, 1, 65535}}, "only 65535 ids",
 		},
 		{
 			"root in a rootless container", 0, machine("proc/self/uid_map", "0 1000 1\n1 100000 65536\n", "proc/self/gid_map", "0 1000 1\n1 100000 65536\n"), LevelRoot,
-			[]IDMap{{0, 1, 65536}}, []IDMap{{0, 1, 65536}}, "",
+			[]IDMap{{0, 0, 1}, {1, 1, 65535}}, []IDMap{{0, 0, 1}, {1, 1, 65535}}, "",
 		},
 		{
 			"root with one id", 0, machine("proc/self/uid_map", "0 1000 1\n", "proc/self/gid_map", "0 1000 1\n"), LevelSingle,

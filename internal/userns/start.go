@@ -136,10 +136,10 @@ func newLaunch(plan Plan, o StartOptions) (l *launch, err error) {
 	if plan.Level == LevelSingle {
 		l.args = append(l.args, boot.ArgSingle)
 	}
-	if err := l.setExe(o.Exe); err != nil {
+	if err := l.setDir(o.Dir); err != nil {
 		return nil, err
 	}
-	return l, l.setDir(o.Dir)
+	return l, l.setExe(o.Exe)
 }
 
 // connect makes the socket, and returns the worker's end of it.
@@ -167,19 +167,22 @@ func sysMap(maps []IDMap) []syscall.SysProcIDMap {
 	return out
 }
 
-// minFd is above all descriptors that the worker is started with: the child
-// process numbers those before it runs the program, and must not overwrite one
-// that it still needs.
-const minFd = 32
-
 // fdPath gives a name for an open file that the new process can use before it
-// runs the program, whatever the rights on the directories above it are.
+// runs the program, whatever the rights on the directories above it are. The
+// descriptor is one that it does not use for something else until then: package
+// syscall numbers those in attr.Files from 0 up, and uses some above all of them
+// while it does that.
 func (l *launch) fdPath(f *os.File) (string, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, minFd)
-	if err != nil {
-		return "", err
+	minimum := len(l.attr.Files)
+	for _, other := range l.attr.Files {
+		minimum = max(minimum, int(other.Fd()))
 	}
-	return "/proc/self/fd/" + strconv.Itoa(int(l.own(os.NewFile(uintptr(fd), f.Name())).Fd())), nil
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, minimum+len(l.attr.Files)+8)
+	if err != nil {
+		return "", fmt.Errorf("duplicate descriptor: %w", err)
+	}
+	l.own(os.NewFile(uintptr(fd), f.Name()))
+	return "/proc/self/fd/" + strconv.Itoa(fd), nil
 }
 
 // setExe finds the way to run this program in the namespace. What runs there
@@ -193,16 +196,17 @@ func (l *launch) setExe(exe *os.File) error {
 		}
 		exe = l.own(f)
 	}
-	if l.plan.Level == LevelRoot {
-		if m, err := mount.Clone(exe, false); err == nil {
-			exe = l.own(m)
-			if err := mount.SetAttr(m, mount.ReadOnly, false); err != nil {
-				return err
-			}
+	if l.plan.Level != LevelRoot {
+		p, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(exe.Fd())))
+		if err == nil && sameFile(exe, p) {
+			l.path = p
+			return nil
 		}
-	} else if p, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(exe.Fd()))); err == nil && sameFile(exe, p) {
-		l.path = p
-		return nil
+	} else if m, err := mount.Clone(exe, false); err == nil {
+		exe = l.own(m)
+		if err := mount.SetAttr(m, mount.ReadOnly, false); err != nil {
+			return err
+		}
 	}
 	var err error
 	l.path, err = l.fdPath(exe)

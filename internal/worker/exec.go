@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/container"
-	"build.stacker.dev/internal/shell"
 	"build.stacker.dev/internal/snapshot"
 )
 
@@ -35,7 +34,7 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	}
 	exit, err := container.Run(ctx, spec)
 	if err != nil {
-		return out, err
+		return out, explainStart(r, err)
 	}
 	out.Exit = ExitStatus{Code: exit.Code, Signal: exit.Signal}
 	out.User, out.Sys = exit.User, exit.System
@@ -50,6 +49,16 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 		return out, err
 	}
 	return out, s.driver.Adopt(a.Upper, layerTree(r.Chain, out.Layer.DiffID))
+}
+
+// explainStart names the interpreter that a script asks for and that is not there.
+func explainStart(r ExecRequest, err error) error {
+	line, _, _ := strings.Cut(r.Script, "\n")
+	words := strings.Fields(strings.TrimPrefix(line, "#!"))
+	if !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(line, "#!") || len(words) == 0 {
+		return err
+	}
+	return fmt.Errorf("interpreter %s is not in the image: %w", words[0], err)
 }
 
 // onFailure opens a command in the place where the step failed.
@@ -118,7 +127,7 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 		return err
 	}
 	if r.Tools != "" {
-		if err := s.tools(r, a, own, spec); err != nil {
+		if err := s.tools(r, own, spec); err != nil {
 			return err
 		}
 	}
@@ -191,22 +200,16 @@ func (s *server) ownShell(r ExecRequest) (bool, error) {
 
 // tools shows this program at its place in the step; with links by which it
 // acts as a shell and the core utilities, where the step has none of its own.
-func (s *server) tools(r ExecRequest, a snapshot.Active, own bool, spec *container.Spec) error {
-	dir := filepath.Join(a.Extra, "..", "bin")
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("make %s: %w", r.Tools, err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "stacker"), nil, 0o755); err != nil {
-		return fmt.Errorf("make %s: %w", r.Tools, err)
-	}
-	if own {
-		for _, n := range shell.Names() {
-			if err := os.Symlink("stacker", filepath.Join(dir, n)); err != nil && !errors.Is(err, os.ErrExist) {
-				return fmt.Errorf("make %s: %w", r.Tools, err)
-			}
-		}
-	}
+func (s *server) tools(r ExecRequest, own bool, spec *container.Spec) error {
 	exe, err := s.exe()
+	if err != nil {
+		return fmt.Errorf("make %s: %w", r.Tools, err)
+	}
+	makeDir := s.plainTools
+	if own {
+		makeDir = s.shellTools
+	}
+	dir, err := makeDir()
 	if err != nil {
 		return fmt.Errorf("make %s: %w", r.Tools, err)
 	}
@@ -214,6 +217,28 @@ func (s *server) tools(r ExecRequest, a snapshot.Active, own bool, spec *contain
 		container.Mount{Source: dir, Target: r.Tools, ReadOnly: true},
 		container.Mount{FD: exe, Target: r.Tools + "/stacker", ReadOnly: true, File: true})
 	return nil
+}
+
+// toolsDir makes a directory for tools: a file for this program to be mounted
+// over, and links to it. All steps of the worker share it.
+func (s *server) toolsDir(links []string) (string, error) {
+	id := snapshot.NewID()
+	dir, err := s.driver.Dir(id)
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	s.atEnd = append(s.atEnd, id)
+	s.mu.Unlock()
+	if err := os.WriteFile(filepath.Join(dir, "stacker"), nil, 0o755); err != nil {
+		return "", err
+	}
+	for _, n := range links {
+		if err := os.Symlink("stacker", filepath.Join(dir, n)); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
 }
 
 func addToPath(spec *container.Spec, dir string) {

@@ -75,6 +75,9 @@ func (s *server) describe(ctx context.Context, dir string, lower []string, clamp
 	if err != nil {
 		return ApplyReply{}, err
 	}
+	if !changed && isEmpty(dir) {
+		return ApplyReply{Empty: true}, nil
+	}
 	o := diffOptions(clamp, start, changed)
 	o.Tidy, o.Lower = true, lower
 	d, err := layer.Diff(ctx, nil, dir, o)
@@ -82,6 +85,16 @@ func (s *server) describe(ctx context.Context, dir string, lower []string, clamp
 		return ApplyReply{}, fmt.Errorf("make layer: %w", err)
 	}
 	return ApplyReply{DiffID: d.DiffID, Size: d.Size, Empty: d.Empty, WithRoot: changed}, nil
+}
+
+func isEmpty(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(1)
+	return len(names) == 0 && errors.Is(err, io.EOF)
 }
 
 // diffOptions are the same when a layer is described and when it is packed.

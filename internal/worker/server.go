@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 
+	"build.stacker.dev/internal/shell"
 	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/snapshot/overlay"
 )
@@ -22,6 +23,12 @@ type server struct {
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
 	tidy     sync.WaitGroup // snapshots being discarded beside the work
+
+	// Directories that show this program in steps, without and with a shell.
+	plainTools, shellTools func() (string, error)
+
+	mu    sync.Mutex
+	atEnd []string // directories to discard at the end
 }
 
 // discard drops a snapshot that is done with. Nobody waits for that but the end
@@ -40,10 +47,13 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 	// The tree area is the working directory.
 	s := &server{driver: overlay.New("."), singleID: singleID}
 	s.exe = sync.OnceValues(s.program)
+	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })
+	s.shellTools = sync.OnceValues(func() (string, error) { return s.toolsDir(shell.Names()) })
+	defer s.tidy.Wait()
+	defer s.discardAll()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	defer s.tidy.Wait()
 	defer wg.Wait()
 	for {
 		var hello struct{}
@@ -66,6 +76,15 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 				s.serve(ctx, conn{call})
 			})
 		}
+	}
+}
+
+// discardAll drops what all steps shared.
+func (s *server) discardAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range s.atEnd {
+		s.discard(id)
 	}
 }
 

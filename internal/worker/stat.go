@@ -40,18 +40,18 @@ func (s *server) stat(r StatRequest) (StatReply, error) {
 	if len(r.Lower) == 0 {
 		return out, nil
 	}
-	root, err := s.view(r.Lower)
+	stack, err := layer.OpenStack(s.paths(r.Lower))
 	if err != nil {
 		return out, err
 	}
-	defer root.Close()
+	defer stack.Close()
 	for i, p := range r.Paths {
-		st, err := root.Stat(p)
+		f, err := stack.Lookup(p, true)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 		case err != nil:
 			return out, fmt.Errorf("look at %s: %w", p, err)
-		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		case f.Stat.Mode&unix.S_IFMT == unix.S_IFDIR:
 			out.Kinds[i] = Directory
 		default:
 			out.Kinds[i] = OtherFile
