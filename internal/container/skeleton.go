@@ -26,7 +26,8 @@ type target struct {
 	path   string // clean, relative to the root, without links
 	nested bool   // inside an earlier mount
 	file   bool
-	found  int // of its elements, how many exist
+	link   string // what is missing is made as a link with this content
+	found  int    // of its elements, how many exist
 }
 
 // fixed are the mounts that every step has, in the order in which they are made.
@@ -65,7 +66,16 @@ func prepare(view *rootfs.Root, s *Spec, mounts []source) ([]target, error) {
 		t.file = m.file
 		all = append(all, t)
 	}
-	if err := fill(view, s, all); err != nil {
+	missing := slices.Clip(all)
+	for _, l := range s.Links {
+		t, err := locate(view, l.Name, all)
+		if err != nil {
+			return nil, fmt.Errorf("make link %s: %w", l.Name, err)
+		}
+		t.link = l.Content
+		missing = append(missing, t)
+	}
+	if err := fill(view, s, missing); err != nil {
 		return nil, fmt.Errorf("make mount points: %w", err)
 	}
 	return all[len(fixed):], nil
@@ -224,9 +234,12 @@ func (sk *skeleton) add(t target) error {
 		}
 		sk.made[p] = true
 		var err error
-		if i == len(elems)-1 && t.file {
+		switch {
+		case i == len(elems)-1 && t.link != "":
+			err = sk.dir.Symlink(t.link, p)
+		case i == len(elems)-1 && t.file:
 			err = sk.dir.Mknod(p, unix.S_IFREG|0o644, 0)
-		} else {
+		default:
 			err = sk.dir.Mkdir(p, 0o755)
 		}
 		if err != nil {

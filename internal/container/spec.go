@@ -34,6 +34,10 @@ type Spec struct {
 	Groups   []uint32
 	SingleID bool // only id 0 is mapped
 
+	// Links are made where the step's root has nothing of that name. As long as the
+	// step leaves them alone they are not seen in Upper.
+	Links []Link
+
 	Hostname string // empty: "stacker"
 	Mounts   []Mount
 	Network  Network
@@ -74,6 +78,9 @@ type Mount struct {
 	Recursive bool // with the mounts below it
 	File      bool // a missing Target is made as a file; found out when Source or FD is set
 }
+
+// Link is a symbolic link.
+type Link struct{ Name, Content string }
 
 // Tmpfs is a new empty file system.
 type Tmpfs struct {

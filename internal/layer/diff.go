@@ -30,9 +30,10 @@ type DiffOptions struct {
 	// times, which differ from run to run, become SourceDateEpoch.
 	ClampFrom *time.Time
 
-	// Tidy takes the opaque mark from directories that Lower, the trees below
-	// (bottom first), does not have: the kernel marks every new directory. The
-	// tree is changed, so that later calls need neither.
+	// Tidy takes away what hides nothing: opaque marks of directories that Lower,
+	// the trees below (bottom first), does not have (the kernel marks every new
+	// directory), and whiteouts of what is not there. The tree is changed, so
+	// that later calls need neither.
 	Tidy  bool
 	Lower []string
 
@@ -47,9 +48,8 @@ func (d *differ) tidy(dir *rootfs.Dir, name string) (bool, error) {
 	if d.below == nil {
 		return true, nil
 	}
-	hides, err := d.below(name)
-	if err != nil || hides {
-		return hides, err
+	if mode, err := d.below(name); err != nil || mode == unix.S_IFDIR {
+		return true, err
 	}
 	if err := unix.Fremovexattr(dir.Fd(), xattrOpaque); err != nil {
 		return false, fmt.Errorf("remove attribute %s: %w", xattrOpaque, err)
@@ -57,21 +57,34 @@ func (d *differ) tidy(dir *rootfs.Dir, name string) (bool, error) {
 	return false, nil
 }
 
-// directories finds out which names are directories in a stack of trees.
-func directories(lower []string) (has func(name string) (bool, error), done func(), err error) {
+// hides tells whether a whiteout has something to hide, and removes it where it
+// has not: what it hid was there for the step only.
+func (d *differ) hides(dir *rootfs.Dir, leaf, name string) (bool, error) {
+	if d.below == nil {
+		return true, nil
+	}
+	if mode, err := d.below(name); err != nil || mode != 0 {
+		return true, err
+	}
+	return false, dir.Remove(leaf)
+}
+
+// types finds out what names are in a stack of trees: the type bits of a mode, 0
+// where there is nothing.
+func types(lower []string) (of func(name string) (uint32, error), done func(), err error) {
 	if len(lower) == 0 {
-		return func(string) (bool, error) { return false, nil }, func() {}, nil
+		return func(string) (uint32, error) { return 0, nil }, func() {}, nil
 	}
 	stack, err := OpenStack(lower)
 	if err != nil {
 		return nil, nil, err
 	}
-	return func(name string) (bool, error) {
+	return func(name string) (uint32, error) {
 		f, err := stack.lookup(name)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-			return false, nil
+			return 0, nil
 		}
-		return err == nil && f.Stat.Mode&unix.S_IFMT == unix.S_IFDIR, err
+		return f.Stat.Mode & unix.S_IFMT, err
 	}, stack.Close, nil
 }
 
@@ -124,7 +137,7 @@ func Diff(ctx context.Context, w io.Writer, dir string, o DiffOptions) (DiffResu
 
 	d := differ{opt: o, links: map[inode]string{}}
 	if o.Tidy {
-		below, done, err := directories(o.Lower)
+		below, done, err := types(o.Lower)
 		if err != nil {
 			return DiffResult{}, fmt.Errorf("pack layer: %w", err)
 		}
@@ -160,7 +173,7 @@ type differ struct {
 	links map[inode]string // the first name of each file that has several
 	head  bytes.Buffer
 	count int
-	below func(name string) (bool, error) // nil: marks are not looked at
+	below func(name string) (uint32, error) // type of what is below; nil: it is not looked at
 }
 
 func (d *differ) root(ctx context.Context, top *rootfs.Dir) error {
@@ -274,6 +287,9 @@ func (d *differ) subdirectory(ctx context.Context, parent *rootfs.Dir, leaf, nam
 // special writes a link, FIFO, device or whiteout.
 func (d *differ) special(dir *rootfs.Dir, leaf, name string, st *unix.Stat_t) error {
 	if isWhiteout(st) {
+		if hides, err := d.hides(dir, leaf, name); err != nil || !hides {
+			return err
+		}
 		return d.header(removed(name[:len(name)-len(leaf)] + whiteoutPrefix + leaf))
 	}
 	hdr := d.basics(st)

@@ -142,16 +142,11 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 		add(container.Mount{Source: file, Target: r.ScriptPath, ReadOnly: true, File: true})
 		if len(spec.Args) == 0 {
 			spec.Args = []string{r.ScriptPath}
-			if own && strings.HasPrefix(r.Script, defaultInterpreter) {
-				spec.Args = []string{r.Tools + "/sh", "-xe", r.ScriptPath}
-			}
 		}
 	}
 	if own {
 		addToPath(spec, r.Tools)
-		if len(spec.Args) > 0 && spec.Args[0] == "/bin/sh" {
-			spec.Args = append([]string{r.Tools + "/sh"}, spec.Args[1:]...)
-		}
+		spec.Links = append(spec.Links, container.Link{Name: "/bin/sh", Content: r.Tools + "/sh"})
 	}
 	for _, b := range r.Binds {
 		f, err := c.file(b.File)
@@ -181,9 +176,6 @@ func resolver(a snapshot.Active, add func(container.Mount)) error {
 	add(container.Mount{Source: file, Target: path, File: true})
 	return nil
 }
-
-// defaultInterpreter starts a script that says nothing about its shell.
-const defaultInterpreter = "#!/bin/sh -xe\n"
 
 // ownShell tells whether the step gets the shell of this program: its root file
 // system has none.
