@@ -53,7 +53,7 @@ func benchCommit(ctx context.Context, b *bench) error {
 		name: "size of that blob", unit: megabytes, goal: goal{most: 1.03, ratio: true}, otherName: pack.otherName,
 		note: "The layer's blob in the layout, beside the file that pigz made.",
 	}
-	memory := row{name: "peak memory of that build, largest process", unit: megabytes, goal: goal{most: limitRSS}, note: "Largest resident set (getrusage) of any process of the builds of the rows before; the step itself is one of them."}
+	memory := memoryRow("peak memory of that build, largest process")
 	for range b.runs {
 		if err := a.remove("state", "oci", ".stacker", "copy", "data.tar.gz"); err != nil {
 			return err

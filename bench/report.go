@@ -103,6 +103,18 @@ func median(list []float64) float64 {
 	return (s[(n-1)/2] + s[n/2]) / 2
 }
 
+// limitRSS is what no process of a build may exceed, in MB.
+const limitRSS = 200
+
+// memoryRow begins the row of a peak.
+func memoryRow(name string) row {
+	return row{
+		name: name, unit: megabytes, goal: goal{most: limitRSS},
+		note: "Largest resident set (getrusage) of any process of what stacker did for the rows before. A process inherits the peak of the one that started it, " +
+			"so that values below about 25 MB are this program's own.",
+	}
+}
+
 // report collects rows.
 type report struct {
 	options

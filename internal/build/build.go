@@ -68,6 +68,8 @@ func (b *Builder) Probe(ctx context.Context, v *graph.Vertex, in []cache.Result,
 		return found(b.http(ctx, op, emit))
 	case graph.Pick:
 		return solve.Probe{Result: pick(op, in[0])}, nil
+	case graph.Imports:
+		return solve.Probe{Result: &in[0]}, nil
 	case graph.Tar:
 		return solve.Probe{Ingredients: tarKey(in[0])}, nil
 	case graph.File:

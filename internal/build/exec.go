@@ -227,6 +227,11 @@ func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in [
 	}
 	s.req.Script = op.Script
 	s.req.Tools = op.ToolsAt
+	for _, p := range []string{op.ImportsAt, op.ToolsAt} {
+		if first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/"); first != "" {
+			s.req.Hidden = append(s.req.Hidden, first)
+		}
+	}
 	for _, bind := range op.Binds {
 		f, detached, err := b.bind(ctx, bind.Source)
 		if errors.Is(err, os.ErrNotExist) {

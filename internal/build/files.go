@@ -162,14 +162,14 @@ func (b *Builder) openFile(ctx context.Context, r cache.Result) (*os.File, error
 // The build itself does not read them. Where they are there already, nothing is
 // read or written.
 func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func(*graph.Vertex) (cache.Result, bool)) error {
-	op, ok := v.Op.(graph.Exec)
-	if !ok || op.ImportsCopy == "" {
+	copies, dir := importsOf(v)
+	if dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(op.ImportsCopy, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make imports directory: %w", err)
 	}
-	for _, c := range op.Imports {
+	for _, c := range copies {
 		r, ok := results(v.Inputs[c.Input])
 		if !ok || r.Path == "" {
 			continue // from another stage: it is no file of this machine
@@ -178,16 +178,28 @@ func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func
 		if err != nil {
 			return err
 		}
-		to := filepath.Join(op.ImportsCopy, c.Name)
+		to := filepath.Join(dir, c.Name)
 		if c.Contents {
-			if len(op.Imports) > 1 { // others lie there too: nothing may be removed
+			if len(copies) > 1 { // others lie there too: nothing may be removed
 				continue
 			}
-			to = op.ImportsCopy
+			to = dir
 		}
 		if _, err := t.CopyTo(ctx, b.index, to); err != nil {
 			return fmt.Errorf("copy imports: %w", err)
 		}
 	}
 	return nil
+}
+
+// importsOf gives the imports that a vertex shows to a step, and where people
+// find them.
+func importsOf(v *graph.Vertex) ([]graph.Copy, string) {
+	switch op := v.Op.(type) {
+	case graph.Exec:
+		return op.Imports, op.ImportsCopy
+	case graph.Imports:
+		return op.Copies, op.CopiesAt
+	}
+	return nil, ""
 }

@@ -154,6 +154,10 @@ func (a *app) explainError(err error) string {
 
 // hint says what to do about faults of the machine.
 func (a *app) hint(err error) string {
+	var exit *build.ExitError
+	if errors.As(err, &exit) && full(a.settings.stateDir) {
+		err = unix.ENOSPC // what the step said about it is in its output
+	}
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return "\nhint: " + free(a.settings.stateDir) + "; stacker prune makes room, --state DIRECTORY uses another file system"
@@ -161,6 +165,12 @@ func (a *app) hint(err error) string {
 		return "\nhint: the file system is read-only: choose other directories with --state, --oci-dir and --stacker-dir"
 	}
 	return ""
+}
+
+// full tells whether next to nothing is left in the file system of a path.
+func full(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && (int64(st.Bavail)*st.Bsize < 1<<20 || st.Files > 0 && st.Ffree < 16)
 }
 
 // free tells how full the file system of a path is.

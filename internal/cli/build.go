@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -261,6 +262,7 @@ func (r *buildRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	release = sync.OnceFunc(release)
 	defer release()
 	e := &export.Layout{
 		State: s, Images: b.Images, Layout: out, Compression: compress.Gzip,
@@ -275,8 +277,17 @@ func (r *buildRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := e.Tag(ctx, r.graph.Targets, func(t *graph.Target) string { return t.Name }); err != nil {
+	changed, err := e.Tag(ctx, r.graph.Targets, func(t *graph.Target) string { return t.Name })
+	if err != nil {
 		return err
+	}
+	release()
+	if changed {
+		// Blobs that no tag needs any more. Another build may be writing here: then
+		// it is for that one, or the next.
+		if _, err := out.GC(ctx); err != nil && !errors.Is(err, layout.ErrBusy) {
+			return err
+		}
 	}
 	for _, t := range r.graph.Targets {
 		r.note("filesystem %s built successfully", t.Name)

@@ -108,10 +108,15 @@ func (a *app) chroot(ctx context.Context, o fileOptions, args []string) error {
 	fmt.Fprintln(a.std.Err, "This chroot is temporary, any changes will be destroyed when it exits.")
 	op := graph.Exec{Args: command, Network: graph.NetworkHost, ImportsAt: "/stacker/imports", ToolsAt: "/stacker/bin"}
 	inputs := []cache.Result{st.result}
-	if run, ok := st.target.Vertex.Op.(graph.Exec); ok {
-		// As the stage's run saw it: its environment, imports and binds.
+	v := st.target.Vertex
+	switch run := v.Op.(type) {
+	case graph.Exec: // as the stage's run saw it
 		op.Env, op.Ambient, op.Imports, op.Binds = run.Env, run.Ambient, run.Imports, run.Binds
-		for _, in := range st.target.Vertex.Inputs[1:] {
+	case graph.Imports:
+		op.Imports = run.Copies
+	}
+	if len(op.Imports) > 0 {
+		for _, in := range v.Inputs[1:] {
 			r, _ := st.solver.Result(in)
 			inputs = append(inputs, r)
 		}

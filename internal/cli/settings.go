@@ -134,8 +134,8 @@ func (s *settings) readConfig() (configFile, error) {
 		}
 	}
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && s.config == "" {
-		return c, nil
+	if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) && s.config == "" {
+		return c, nil // none, or one of another user: HOME may be kept by sudo
 	}
 	if err != nil {
 		return c, fmt.Errorf("read config file: %w", err)

@@ -150,10 +150,11 @@ func (r *run) prepare() error {
 	for _, src := range sources {
 		r.own(src.tree)
 	}
-	view, err := openView(s)
+	m, view, err := openView(s)
 	if err != nil {
 		return err
 	}
+	r.own(m)
 	r.view = view
 	targets, err := prepare(view, s, sources)
 	if err != nil {
@@ -275,9 +276,9 @@ func (r *run) start() error {
 	if err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
-	// Only init has its end of the socket now: it goes when init goes.
-	r.closeFiles()
-	return nil
+	// Only init has its end of the socket now: it goes when init goes. The other
+	// files can wait: the kernel takes its time to end the mounts among them.
+	return there.Close()
 }
 
 // streams gives the command's standard streams.
@@ -306,7 +307,7 @@ func (r *run) connect() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
-	there := r.own(os.NewFile(uintptr(fds[1]), "control"))
+	there := r.own(os.NewFile(uintptr(fds[1]), "init's control socket"))
 	here := os.NewFile(uintptr(fds[0]), "control")
 	defer here.Close()
 	c, err := net.FileConn(here)

@@ -139,7 +139,7 @@ func (f findings) calls() {
 	call("socket vsock", unix.SYS_SOCKET, unix.AF_VSOCK, unix.SOCK_STREAM, 0)
 	call("socket raw", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
 	call("TIOCSTI", unix.SYS_IOCTL, 0, unix.TIOCSTI, path)
-	call("ptrace init", unix.SYS_PTRACE, unix.PTRACE_ATTACH, 1, 0)
+	call("ptrace init", unix.SYS_PTRACE, unix.PTRACE_SEIZE, 1, 0)
 	call("mknod", unix.SYS_MKNODAT, uintptr(0xffffff9c), uintptr(unsafe.Pointer(unsafe.StringData("/tmp/n\x00"))), unix.S_IFBLK)
 	call("sethostname", unix.SYS_SETHOSTNAME, path, 1, 0)
 	call("reboot", unix.SYS_REBOOT, 0, 0, 0)

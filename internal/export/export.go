@@ -258,12 +258,11 @@ func mediaType(a compress.Algorithm) string {
 	return image.LayerType{Archive: image.Tar, Compression: c}.MediaType()
 }
 
-// Tag gives the images of the targets their names, all at once and in order,
-// and drops what no tag needs any more. Where every tag is right already
-// nothing is written. Build-only targets have no image.
-func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*graph.Target) string) error {
+// Tag gives the images of the targets their names, all at once and in order.
+// Where every tag is right already nothing is written. Build-only targets have
+// no image.
+func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*graph.Target) string) (changed bool, err error) {
 	var entries []layout.Entry
-	changed := false
 	for _, t := range targets {
 		d, ok := e.images[t]
 		if !ok {
@@ -274,9 +273,9 @@ func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*gr
 		changed = changed || err != nil || old.Digest != d.Digest
 	}
 	if !changed {
-		return nil
+		return false, nil
 	}
-	return e.Layout.Tag(ctx, entries...)
+	return true, e.Layout.Tag(ctx, entries...)
 }
 
 // Descriptor is the manifest of an exported target.

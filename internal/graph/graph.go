@@ -35,13 +35,20 @@ type Vertex struct {
 	Op     Op
 	Inputs []*Vertex // what Op's input numbers mean
 	Stage  string    // the stage that the step belongs to, for people
-	Name   string    // the step as people call it: "run", "import foo.txt"
+	Name   string    // the step as people call it: "run", "import foo.txt to /etc"
+	Step   string    // what of the name stays when its arguments change; empty: Name
 	Pos    Pos       // where the step stands in its build file
 }
 
 // StepID names the step across runs: it says which step's last ingredients are
 // to be compared when somebody asks why a step was not reused.
-func (v *Vertex) StepID() string { return v.Pos.File + "\x00" + v.Stage + "\x00" + v.Name }
+func (v *Vertex) StepID() string {
+	step := v.Step
+	if step == "" {
+		step = v.Name
+	}
+	return v.Pos.File + "\x00" + v.Stage + "\x00" + step
+}
 
 // KV is a name and its value, where order matters.
 type KV struct{ Key, Value string }

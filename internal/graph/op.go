@@ -72,6 +72,13 @@ const (
 	NetworkNone Network = "none"
 )
 
+// Imports stands for the imports of a stage that runs nothing: the result is that
+// of input 0, and the files must be there and be the right ones all the same.
+type Imports struct {
+	Copies   []Copy
+	CopiesAt string // a directory of the user's where they are put; empty: none
+}
+
 // Exec runs a script or a command on top of input 0; what it changed is one more layer.
 type Exec struct {
 	Script      string   // text of a script with its #! line; the step sees it as .stacker-run.sh in ImportsAt
@@ -104,4 +111,5 @@ func (Local) op()   {}
 func (HTTP) op()    {}
 func (Pick) op()    {}
 func (File) op()    {}
+func (Imports) op() {}
 func (Exec) op()    {}

@@ -4,6 +4,7 @@
 package solve
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -38,6 +39,19 @@ func (s *Solver) decide(d *Decision) {
 	s.mu.Lock()
 	s.order = append(s.order, d)
 	s.mu.Unlock()
+}
+
+// brief is one line of causes: the first, with its first detail.
+func brief(causes []string) string {
+	first, more := causes[0], len(causes)-1
+	if strings.HasSuffix(first, ":") && more > 0 {
+		first += " " + strings.TrimSpace(causes[1])
+		more--
+	}
+	if more > 0 {
+		first += fmt.Sprintf(" (and %d more: see --explain)", more)
+	}
+	return first
 }
 
 // why compares the step's ingredients with those of its last run.

@@ -24,7 +24,9 @@ func (j *job) emit(e Event) {
 	if j.s.o.Events == nil {
 		return
 	}
-	e.Vertex = j.vertex
+	if e.Kind != Note { // notes are about the build
+		e.Vertex = j.vertex
+	}
 	if e.Time.IsZero() {
 		e.Time = j.s.o.Now()
 	}
@@ -91,7 +93,7 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	d := &Decision{Pos: j.v.Pos, Stage: j.v.Stage, Step: j.v.Name, Key: string(key), Causes: causes}
 	j.s.decide(d)
 	j.start = j.s.o.Now()
-	j.emit(Event{Kind: Started, Time: j.start, Cause: causes[0]})
+	j.emit(Event{Kind: Started, Time: j.start, Cause: brief(causes)})
 	r, err := j.s.o.Runner.Run(ctx, j.v, inputs, j.emit)
 	d.Took = j.s.o.Now().Sub(j.start)
 	if err != nil && ctx.Err() != nil {

@@ -45,8 +45,8 @@ const readme = `This directory belongs to stacker, a builder of OCI images. It h
 base images, the results of build steps and downloads, shared by all of your
 projects. "stacker du" shows what takes space, "stacker prune" makes room.
 It may be deleted as a whole when no build runs; all of it can be made again.
-Files in it belong to subordinate user ids: delete it with "stacker prune --all"
-or as root.
+Files in it may belong to subordinate user ids: empty it with "stacker prune
+--all", or delete it as root.
 `
 
 // prepare makes the directory and its parts, or checks what is there.

@@ -65,6 +65,7 @@ type needs struct {
 type use struct {
 	by   string
 	last time.Time
+	top  bool // by made the thing, and does not just stand on it
 }
 
 // needs reads all records that were used at or after since; older ones count
@@ -77,7 +78,7 @@ func (s *State) needs(since time.Time) (n needs, old []cache.Key, err error) {
 			return nil
 		}
 		for i, l := range r.Result.Layers {
-			u := use{by: r.Step, last: used}
+			u := use{by: r.Step, last: used, top: i == len(r.Result.Layers)-1}
 			if l.Blob != nil {
 				u.by = "base " + l.Origin
 				note(n.blobs, l.Blob.Digest, u)
@@ -89,13 +90,15 @@ func (s *State) needs(since time.Time) (n needs, old []cache.Key, err error) {
 	return n, old, err
 }
 
-// note keeps the latest use, and the first step that made the thing.
+// note keeps the latest use, and the step that made the thing.
 func note[K comparable](m map[K]use, k K, u use) {
 	if was, ok := m[k]; ok {
 		if was.last.After(u.last) {
 			u.last = was.last
 		}
-		u.by = was.by
+		if was.top {
+			u.by, u.top = was.by, true
+		}
 	}
 	m[k] = u
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/container"
+	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/snapshot"
 )
 
@@ -44,11 +45,32 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	if out.Exit.Code != 0 || out.Exit.Signal != 0 || !r.Commit {
 		return out, nil
 	}
+	if err := hide(a.Upper, r.Hidden); err != nil {
+		return out, err
+	}
 	out.Layer, err = s.describe(ctx, a.Upper, a.Lowers, r.Clamp, start.UnixNano())
 	if err != nil || out.Layer.Empty {
 		return out, err
 	}
 	return out, s.driver.Adopt(a.Upper, layerTree(r.Chain, out.Layer.DiffID))
+}
+
+// hide drops what a step left in places that belong to the build environment.
+func hide(upper string, names []string) error {
+	root, err := rootfs.Open(upper)
+	if err != nil {
+		return fmt.Errorf("open what the step changed: %w", err)
+	}
+	defer root.Close()
+	for _, n := range names {
+		if _, err := root.Lstat(n); errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err := root.RemoveAll(n); err != nil {
+			return fmt.Errorf("drop changes of /%s: %w", n, err)
+		}
+	}
+	return nil
 }
 
 // explainStart names the interpreter that a script asks for and that is not there.

@@ -107,6 +107,7 @@ type ExecRequest struct {
 	UID, GID   uint32
 	Clamp      *int64
 
+	Hidden    []string // names in the root directory whose changes are dropped
 	Commit    bool     // keep what the step changed as a layer
 	OnFailure []string // command to run on the console after a failure, before the step's files go
 	Console   int      // number of the first of the console's three streams; 0: none

@@ -89,8 +89,11 @@ func (g *grapher) stage(s *Stage) (*graph.Target, error) {
 	for _, d := range s.OverlayDirs {
 		v = g.overlayDir(s, v, d)
 	}
-	if s.Run != nil {
+	switch {
+	case s.Run != nil:
 		v = g.run(s, v, step)
+	case len(step) > 0:
+		v = g.imports(s, v, step)
 	}
 	t.Vertex = v
 	t.Config = g.config(s)
@@ -214,8 +217,26 @@ func (g *grapher) file(s *Stage, below *graph.Vertex, i Import) *graph.Vertex {
 	return &graph.Vertex{
 		Op:     graph.File{Copies: []graph.Copy{copyOf(i, 1)}, Clamp: g.o.SourceEpoch, History: "stacker overlay dir for " + s.Name},
 		Inputs: []*graph.Vertex{below, g.source(s, i)},
-		Stage:  s.Name, Name: "import " + i.Path + " to " + i.Dest, Pos: i.Pos.graph(),
+		Stage:  s.Name, Name: "import " + i.Path + " to " + i.Dest, Step: "import " + i.Path, Pos: i.Pos.graph(),
 	}
+}
+
+// imports checks those of a stage without a run.
+func (g *grapher) imports(s *Stage, below *graph.Vertex, imports []Import) *graph.Vertex {
+	op := graph.Imports{CopiesAt: g.importsDir(s)}
+	inputs := []*graph.Vertex{below}
+	for _, i := range imports {
+		op.Copies = append(op.Copies, copyOf(i, len(inputs)))
+		inputs = append(inputs, g.source(s, i))
+	}
+	return &graph.Vertex{Op: op, Inputs: inputs, Stage: s.Name, Name: "imports", Pos: s.Pos.graph()}
+}
+
+func (g *grapher) importsDir(s *Stage) string {
+	if g.o.ImportsDir == "" {
+		return ""
+	}
+	return filepath.Join(g.o.ImportsDir, s.Name)
 }
 
 // overlayDir is a layer of the contents of a local directory.
@@ -235,8 +256,8 @@ func (g *grapher) run(s *Stage, below *graph.Vertex, imports []Import) *graph.Ve
 	if s.LegacyImport {
 		op.ImportsAt, op.ToolsAt = legacyImportsAt, legacyToolsAt
 	}
-	if g.o.ImportsDir != "" && len(imports) > 0 {
-		op.ImportsCopy = filepath.Join(g.o.ImportsDir, s.Name)
+	if len(imports) > 0 {
+		op.ImportsCopy = g.importsDir(s)
 	}
 	op.Env, op.Ambient = g.environment(s)
 	inputs := []*graph.Vertex{below}
