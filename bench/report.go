@@ -148,8 +148,15 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %s | %s |\n", i+1, w.name, w.unit.format(median(w.ours)), orDash(w.otherName), other, ratio, w.goalText(), w.met())
 	}
 	b.WriteString("\nWhat ran, and what the numbers are:\n")
+	told := map[string]int{}
 	for i, w := range r.rows {
-		fmt.Fprintf(&b, "\n%d. %s\n", i+1, w.note)
+		note := w.note
+		if first, ok := told[note]; ok {
+			note = fmt.Sprintf("As %d.", first)
+		} else {
+			told[note] = i + 1
+		}
+		fmt.Fprintf(&b, "\n%d. %s\n", i+1, note)
 		if w.ourCommand != "" {
 			fmt.Fprintf(&b, "   - stacker: `%s`\n", w.ourCommand)
 		}

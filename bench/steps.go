@@ -84,7 +84,7 @@ func benchSteps(ctx context.Context, b *bench) error {
 	}
 	for i := range rows {
 		rows[i].name = "start of one step (`true` on busybox), plain user"
-				rows[i].ourCommand = "bin/stacker --state state --progress quiet build -f long.yaml"
+		rows[i].ourCommand = "bin/stacker --state state --progress quiet build -f long.yaml"
 		rows[i].note = fmt.Sprintf("One step: a cold build of %d stages less a cold build of the first alone, divided by %d. Each step mounts, runs confined and is committed. "+
 			"Beside it: the mean of %d containers on the same files, started one after the other, which are not committed.", stepCount+1, stepCount, otherRuns)
 	}

@@ -23,28 +23,8 @@ import (
 	"os"
 	"syscall"
 
+	"build.stacker.dev/internal/boot/role"
 	"build.stacker.dev/internal/container/initproc"
-)
-
-// What os.Args[0] is in processes that this program starts of itself.
-const (
-	// WorkerName is the worker in its user namespace.
-	WorkerName = "stacker-worker"
-	// WaitName is the worker before its ids are mapped: it waits for one byte on
-	// ControlFd and then becomes the worker.
-	WaitName = "stacker-worker-wait"
-)
-
-// Descriptors of the worker.
-const (
-	ControlFd = 3 // socket to the main process
-	TreeFd    = 4 // with ArgTree: detached mount that becomes the working directory
-)
-
-// Arguments of the worker.
-const (
-	ArgSingle = "single" // only one id is mapped
-	ArgTree   = "tree"   // see TreeFd
 )
 
 // Kind is what a process of this program is.
@@ -64,9 +44,9 @@ type Process struct {
 }
 
 // Role tells what this process is.
-func Role() Process { return role }
+func Role() Process { return this }
 
-var role Process
+var this Process
 
 func init() {
 	if len(os.Args) == 0 {
@@ -75,14 +55,14 @@ func init() {
 	switch os.Args[0] {
 	case initproc.Name:
 		initproc.Main()
-	case WaitName:
+	case role.WaitName:
 		waitForIDs()
-	case WorkerName:
-		role = Process{Kind: Worker, Control: ControlFd}
+	case role.WorkerName:
+		this = Process{Kind: Worker, Control: role.ControlFd}
 		tree := false
 		for _, a := range os.Args[1:] {
-			role.SingleID = role.SingleID || a == ArgSingle
-			tree = tree || a == ArgTree
+			this.SingleID = this.SingleID || a == role.ArgSingle
+			tree = tree || a == role.ArgTree
 		}
 		os.Args = os.Args[:1]
 		step, err := enterWorker(tree)
@@ -97,7 +77,7 @@ func ready(step string, err error) {
 	if err != nil {
 		line = step + ": " + err.Error() + "\n"
 	}
-	if _, werr := syscall.Write(ControlFd, []byte(line)); werr != nil || err != nil {
+	if _, werr := syscall.Write(role.ControlFd, []byte(line)); werr != nil || err != nil {
 		syscall.Exit(1)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"build.stacker.dev/internal/boot"
+	"build.stacker.dev/internal/boot/role"
 )
 
 // The tests are in a package of their own: what they import must not count as
@@ -22,6 +23,7 @@ import (
 // added: it must import nothing that takes time to initialise.
 var allowed = []string{
 	"build.stacker.dev/internal/boot",
+	"build.stacker.dev/internal/boot/role",
 	"build.stacker.dev/internal/container/initproc",
 	"build.stacker.dev/internal/mount",
 	"build.stacker.dev/internal/seccomp/install",
@@ -51,7 +53,7 @@ var (
 // TestEarly looks which packages are initialised before boot takes over.
 func TestEarly(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{boot.WaitName} // ends at once: it finds no socket
+	cmd.Args = []string{role.WaitName} // ends at once: it finds no socket
 	cmd.Env = []string{"GODEBUG=inittrace=1"}
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 1 {

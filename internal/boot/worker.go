@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 
+	"build.stacker.dev/internal/boot/role"
 	"build.stacker.dev/internal/mount"
 )
 
@@ -23,9 +24,9 @@ const (
 // not mapped yet. The second start, as root, gives them back.
 func waitForIDs() {
 	var b [1]byte
-	n, err := syscall.Read(ControlFd, b[:])
+	n, err := syscall.Read(role.ControlFd, b[:])
 	for err == syscall.EINTR {
-		n, err = syscall.Read(ControlFd, b[:])
+		n, err = syscall.Read(role.ControlFd, b[:])
 	}
 	if n != 1 {
 		syscall.Exit(1) // the main process is gone
@@ -37,14 +38,14 @@ func waitForIDs() {
 	if err := syscall.Setresuid(0, 0, 0); err != nil {
 		ready("become user 0 of the user namespace", err)
 	}
-	os.Args[0] = WorkerName
+	os.Args[0] = role.WorkerName
 	ready("start worker", syscall.Exec(selfExePath, os.Args, nil))
 }
 
 // enterWorker makes this process and its mount namespace what a worker needs. It
 // gives the step that failed with the error.
 func enterWorker(tree bool) (string, error) {
-	setName(WorkerName)
+	setName(role.WorkerName)
 	if err := prctl(syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL)); err != nil {
 		return "ask for the end with the main process", err
 	}
@@ -70,7 +71,7 @@ func enterWorker(tree bool) (string, error) {
 // through it can be mounted here. Where it is attached does not matter, since
 // only this process's mount namespace has it there.
 func attachTree() error {
-	tree := os.NewFile(TreeFd, "trees")
+	tree := os.NewFile(role.TreeFd, "trees")
 	defer tree.Close()
 	err := error(syscall.ENOENT)
 	for _, dir := range [...]string{"/mnt", "/media", "/srv", "/opt", "/tmp", "/run", "/var"} {

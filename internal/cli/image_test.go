@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,4 +100,78 @@ func list(w io.Writer, number int, blob io.Reader) error {
 			return err
 		}
 	}
+}
+
+// cmdDigest prints the digest of a tag's manifest: digest LAYOUT TAG.
+func cmdDigest(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: digest LAYOUT TAG")
+	}
+	l, err := layout.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer l.Close()
+	d, err := l.Resolve(context.Background(), args[1])
+	ts.Check(err)
+	_, err = fmt.Fprintln(ts.Stdout(), d.Digest)
+	ts.Check(err)
+}
+
+// cmdTar makes an archive of lines "TYPE MODE UID:GID NAME [TEXT] [-> LINK]
+// [@XATTR=VALUE]...": mktar ARCHIVE LINES. TYPE is tar's letter, or f, d, l, h for
+// file, directory, symbolic link and hard link. A device has TEXT "MAJOR,MINOR".
+func cmdTar(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: mktar ARCHIVE LINES")
+	}
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer f.Close()
+	w := tar.NewWriter(f)
+	for line := range strings.Lines(ts.ReadFile(args[1])) {
+		if fields := strings.Fields(line); len(fields) >= 4 {
+			h, text, err := entryOf(fields)
+			ts.Check(err)
+			ts.Check(w.WriteHeader(h))
+			_, err = io.WriteString(w, text)
+			ts.Check(err)
+		}
+	}
+	ts.Check(w.Close())
+}
+
+func entryOf(fields []string) (*tar.Header, string, error) {
+	types := map[string]byte{"f": tar.TypeReg, "d": tar.TypeDir, "l": tar.TypeSymlink, "h": tar.TypeLink}
+	h := &tar.Header{Typeflag: fields[0][0], Name: fields[3], Format: tar.FormatPAX, PAXRecords: map[string]string{}}
+	if t, ok := types[fields[0]]; ok {
+		h.Typeflag = t
+	}
+	if _, err := fmt.Sscanf(fields[1], "%o", &h.Mode); err != nil {
+		return nil, "", fmt.Errorf("mode %s: %w", fields[1], err)
+	}
+	if _, err := fmt.Sscanf(fields[2], "%d:%d", &h.Uid, &h.Gid); err != nil {
+		return nil, "", fmt.Errorf("owner %s: %w", fields[2], err)
+	}
+	text := ""
+	for i := 4; i < len(fields); i++ {
+		name, value, xattr := strings.Cut(strings.TrimPrefix(fields[i], "@"), "=")
+		switch {
+		case fields[i] == "->" && i+1 < len(fields):
+			i++
+			h.Linkname = fields[i]
+		case xattr && fields[i][0] == '@':
+			v, err := strconv.Unquote(`"` + value + `"`)
+			if err != nil {
+				return nil, "", fmt.Errorf("xattr %s: %w", fields[i], err)
+			}
+			h.PAXRecords["SCHILY.xattr."+name] = v
+		case h.Typeflag == tar.TypeReg:
+			text = fields[i] + "\n"
+		default:
+			if _, err := fmt.Sscanf(fields[i], "%d,%d", &h.Devmajor, &h.Devminor); err != nil {
+				return nil, "", fmt.Errorf("device %s: %w", fields[i], err)
+			}
+		}
+	}
+	h.Size = int64(len(text))
+	return h, text, nil
 }

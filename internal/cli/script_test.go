@@ -6,6 +6,7 @@ package cli_test
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -23,13 +25,16 @@ import (
 // The scripts of testdata/script run the real program: as whoever runs the
 // tests, and, where that is root, as a plain user with subordinate ids and as
 // one without, too. "root-" and "user-" begin the names of scripts for only one
-// of them.
+// of them, "ids-" of those that need more than one user id.
 const (
 	homeVariable  = "STACKER_TEST_HOME"  // directory with the program, the scripts and the bases
 	levelVariable = "STACKER_TEST_LEVEL" // root, subid, single
 	plainUser     = "stackertest"
 	singleUser    = "stackertest1"
 )
+
+// scripts counts the scripts of this process, for names that no two share.
+var scripts atomic.Int64
 
 func TestMain(m *testing.M) {
 	if os.Getenv(homeVariable) != "" {
@@ -164,14 +169,7 @@ func TestScripts(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Files: mine,
-		Setup: func(e *testscript.Env) error {
-			e.Setenv("PATH", filepath.Join(home, "bin")+":"+os.Getenv("PATH"))
-			e.Setenv("BASE", filepath.Join(home, "base"))
-			e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, ".data"))
-			e.Setenv("HOME", filepath.Join(e.WorkDir, ".home"))
-			e.Setenv("LEVEL", level())
-			return os.Mkdir(filepath.Join(e.WorkDir, ".home"), 0o755)
-		},
+		Setup: func(e *testscript.Env) error { return setup(e, home) },
 		Condition: func(cond string) (bool, error) {
 			if l, ok := strings.CutPrefix(cond, "level:"); ok {
 				return l == level(), nil
@@ -179,17 +177,62 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"image":  cmdImage,
-			"config": cmdConfig,
-			"prune":  cmdPrune,
+			"config":    cmdConfig,
+			"digest":    cmdDigest,
+			"image":     cmdImage,
+			"interrupt": cmdInterrupt,
+			"mktar":     cmdTar,
+			"push":      cmdPush,
+			"registry":  cmdRegistry,
+			"requests":  cmdRequests,
+			"serve":     cmdServe,
+			"status":    cmdStatus,
+			"tmpfs":     cmdTmpfs,
 		},
 	})
 }
 
-// cmdPrune empties the script's state directory: its files belong to ids that
-// only the program can act for.
-func cmdPrune(ts *testscript.TestScript, _ bool, _ []string) {
-	ts.Check(ts.Exec("stacker", "prune", "--all"))
+// setup gives each script a state directory and a home of its own, the base
+// busybox.tar, and TOKEN: a number of seconds that no other script sleeps. After
+// every script, whatever it did, no process and no mount may be left.
+func setup(e *testscript.Env, home string) error {
+	// What a script shows to other users: its own directory is closed to them.
+	shared, err := os.MkdirTemp("", "stacker-shared-")
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(shared, 0o777); err != nil {
+		return err
+	}
+	e.Defer(func() { _ = os.RemoveAll(shared) })
+	token := strconv.Itoa(os.Getpid()*1000 + int(scripts.Add(1)))
+	e.Setenv("PATH", filepath.Join(home, "bin")+":"+os.Getenv("PATH"))
+	e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, ".data"))
+	e.Setenv("HOME", filepath.Join(e.WorkDir, ".home"))
+	e.Setenv("LEVEL", level())
+	e.Setenv("SHARED", shared)
+	e.Setenv("TOKEN", token)
+	t, ok := e.T().(testing.TB)
+	if !ok {
+		return errors.New("the script's test is no testing.TB")
+	}
+	e.Values[worldKey{}] = &world{t: t}
+	e.Defer(func() {
+		if left := leftovers(e.WorkDir, token); len(left) > 0 {
+			t.Errorf("left after the script:\n%s", strings.Join(left, "\n"))
+		}
+		// The files in the state directory belong to ids that only the program can act for.
+		cmd := exec.Command(filepath.Join(home, "bin", "stacker"), "prune", "--all")
+		cmd.Env = append([]string(nil), e.Vars...)
+		cmd.Env = append(cmd.Env, "SOURCE_DATE_EPOCH=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("stacker prune --all: %v\n%s", err, out)
+		}
+	})
+	if err := copyFile(filepath.Join(home, "base", "busybox.tar"), filepath.Join(e.WorkDir, "busybox.tar"), 0o644); err != nil {
+		return err
+	}
+	return os.Mkdir(filepath.Join(e.WorkDir, ".home"), 0o755)
 }
 
 // TestScriptsUser runs the scripts as a user with subordinate ids.

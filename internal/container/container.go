@@ -123,9 +123,6 @@ func (r *run) closeFiles() {
 		_ = f.Close() // mounts and ends of sockets: nothing to lose
 	}
 	r.opened = nil
-}
-
-func (r *run) closeView() {
 	if r.view != nil {
 		_ = r.view.Close()
 		r.view = nil
@@ -134,7 +131,6 @@ func (r *run) closeView() {
 
 func (r *run) close() {
 	r.closeFiles()
-	r.closeView()
 	if r.control != nil {
 		_ = r.control.Close()
 	}
@@ -150,11 +146,10 @@ func (r *run) prepare() error {
 	for _, src := range sources {
 		r.own(src.tree)
 	}
-	m, view, err := openView(s)
+	view, err := openView(s)
 	if err != nil {
 		return err
 	}
-	r.own(m)
 	r.view = view
 	targets, err := prepare(view, s, sources)
 	if err != nil {
@@ -276,9 +271,9 @@ func (r *run) start() error {
 	if err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
-	// Only init has its end of the socket now: it goes when init goes. The other
-	// files can wait: the kernel takes its time to end the mounts among them.
-	return there.Close()
+	// Only init has its end of the socket now: it goes when init goes.
+	r.closeFiles()
+	return nil
 }
 
 // streams gives the command's standard streams.

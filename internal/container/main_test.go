@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/boot"
+	"build.stacker.dev/internal/boot/role"
 	"build.stacker.dev/internal/userns"
 )
 
@@ -121,7 +122,7 @@ func inWorker() (int, error) {
 }
 
 func worker(m *testing.M) int {
-	f := os.NewFile(boot.ControlFd, "control")
+	f := os.NewFile(role.ControlFd, "control")
 	c, err := net.FileConn(f)
 	if err != nil {
 		fmt.Println(err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -83,29 +82,21 @@ func prepare(view *rootfs.Root, s *Spec, mounts []source) ([]target, error) {
 }
 
 // openView mounts what the step will see, read-only and for this process only.
-// The empty Scratch is at the bottom because an overlay needs two layers. The
-// mount and its root are to be closed, not before there is time for that.
-func openView(s *Spec) (*os.File, *rootfs.Root, error) {
+// The empty Scratch is at the bottom because an overlay needs two layers.
+func openView(s *Spec) (*rootfs.Root, error) {
 	lowers := append([]string{s.Scratch}, s.Lowers...)
 	if s.Upper != "" {
 		lowers = append(lowers, s.Upper)
 	}
-	var m *os.File
-	var err error
 	if len(lowers) == 1 {
-		m, err = os.OpenFile(s.Scratch, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	} else {
-		m, err = mount.Overlay(mount.OverlayOptions{Lowers: lowers})
+		return rootfs.Open(s.Scratch)
 	}
+	m, err := mount.Overlay(mount.OverlayOptions{Lowers: lowers})
 	if err != nil {
-		return nil, nil, fmt.Errorf("mount view of the layers: %w", err)
+		return nil, fmt.Errorf("mount view of the layers: %w", err)
 	}
-	view, err := rootfs.OpenAt(int(m.Fd()), ".")
-	if err != nil {
-		_ = m.Close()
-		return nil, nil, fmt.Errorf("open view of the layers: %w", err)
-	}
-	return m, view, nil
+	defer m.Close()
+	return rootfs.OpenAt(int(m.Fd()), ".")
 }
 
 // locate follows the links on the way to name inside view, up to the first

@@ -46,7 +46,6 @@ func (r *run) tell() error {
 	}
 	// Only init has the mounts now: they go when it goes.
 	r.closeFiles()
-	r.closeView()
 	return nil
 }
 

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"build.stacker.dev/internal/boot"
+	"build.stacker.dev/internal/boot/role"
 	"build.stacker.dev/internal/mount"
 )
 
@@ -99,7 +99,7 @@ func (l *launch) own(f *os.File) *os.File {
 }
 
 func newLaunch(plan Plan, o StartOptions) (l *launch, err error) {
-	l = &launch{plan: plan, args: []string{boot.WorkerName}}
+	l = &launch{plan: plan, args: []string{role.WorkerName}}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -124,7 +124,7 @@ func newLaunch(plan Plan, o StartOptions) (l *launch, err error) {
 	}
 	switch plan.Level {
 	case LevelSubID:
-		l.args[0] = boot.WaitName
+		l.args[0] = role.WaitName
 	case LevelSingle, LevelRoot:
 		l.attr.Sys.UidMappings, l.attr.Sys.GidMappings = sysMap(plan.UIDs), sysMap(plan.GIDs)
 		l.attr.Sys.GidMappingsEnableSetgroups = !plan.SetgroupsDeny
@@ -134,7 +134,7 @@ func newLaunch(plan Plan, o StartOptions) (l *launch, err error) {
 		return nil, fmt.Errorf("level %q is not known", plan.Level)
 	}
 	if plan.Level == LevelSingle {
-		l.args = append(l.args, boot.ArgSingle)
+		l.args = append(l.args, role.ArgSingle)
 	}
 	if err := l.setDir(o.Dir); err != nil {
 		return nil, err
@@ -235,7 +235,7 @@ func (l *launch) setDir(dir *os.File) error {
 	if l.plan.Level == LevelRoot {
 		if m, err := mount.Clone(dir, true); err == nil {
 			l.attr.Files = append(l.attr.Files, l.own(m))
-			l.args = append(l.args, boot.ArgTree)
+			l.args = append(l.args, role.ArgTree)
 			return nil
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/boot"
+	"build.stacker.dev/internal/boot/role"
 )
 
 // This test program is the worker that the tests start, and with argument
@@ -71,7 +72,7 @@ func worker() {
 	if err := unix.Mount("x", ".", "tmpfs", 0, ""); err != nil {
 		f.MountErr = err.Error()
 	}
-	control := os.NewFile(boot.ControlFd, "control")
+	control := os.NewFile(role.ControlFd, "control")
 	if err := json.NewEncoder(control).Encode(f); err != nil {
 		os.Exit(1)
 	}

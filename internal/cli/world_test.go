@@ -1,0 +1,260 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/registry/registrytest"
+)
+
+// world is what a script has outside of its directory.
+type world struct {
+	t        testing.TB
+	registry *registrytest.Server
+	mu       sync.Mutex
+	requests []string // to the file server
+}
+
+type worldKey struct{}
+
+func worldOf(ts *testscript.TestScript) *world {
+	w, ok := ts.Value(worldKey{}).(*world)
+	if !ok {
+		ts.Fatalf("no world")
+	}
+	return w
+}
+
+// patience is how long to wait for what must come soon, on a busy machine too.
+const patience = 20 * time.Second
+
+// cmdRegistry starts an empty registry and sets REGISTRY to its host and port:
+// registry [USER PASSWORD].
+func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	w, o := worldOf(ts), registrytest.Options{}
+	if len(args) == 2 {
+		o.Auth, o.Username, o.Password = registrytest.Basic, args[0], args[1]
+	}
+	w.registry = registrytest.New(w.t, o)
+	ts.Setenv("REGISTRY", w.registry.Host())
+}
+
+// cmdPush puts a tag of a layout into the registry: push LAYOUT TAG REPOSITORY:TAG.
+func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: push LAYOUT TAG REPOSITORY:TAG")
+	}
+	repo, tag, _ := strings.Cut(args[2], ":")
+	l, m, config := load(ts, args[0], args[1])
+	defer l.Close()
+	s := worldOf(ts).registry
+	s.PutBlob(repo, config)
+	for _, d := range m.Layers {
+		data, err := l.Blobs().ReadAll(context.Background(), d, 1<<30)
+		ts.Check(err)
+		s.PutBlob(repo, data)
+	}
+	d, err := l.Resolve(context.Background(), args[1])
+	ts.Check(err)
+	raw, err := l.Blobs().ReadAll(context.Background(), d, image.MaxManifestSize)
+	ts.Check(err)
+	s.PutManifest(repo, tag, d.MediaType, raw)
+}
+
+// cmdServe serves a directory and sets URL to where: serve DIRECTORY.
+func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: serve DIRECTORY")
+	}
+	w := worldOf(ts)
+	files := http.FileServer(http.Dir(ts.MkAbs(args[0])))
+	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		w.requests = append(w.requests, r.Method+" "+r.URL.Path)
+		w.mu.Unlock()
+		files.ServeHTTP(rw, r)
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv("URL", s.URL)
+}
+
+// cmdRequests prints what was asked of the file server or the registry since
+// the last time.
+func cmdRequests(ts *testscript.TestScript, _ bool, _ []string) {
+	w := worldOf(ts)
+	w.mu.Lock()
+	lines := w.requests
+	w.requests = nil
+	w.mu.Unlock()
+	if w.registry != nil {
+		for _, r := range w.registry.Requests() {
+			lines = append(lines, r.Method+" "+r.Path)
+		}
+	}
+	for _, l := range lines {
+		_, err := fmt.Fprintln(ts.Stdout(), l)
+		ts.Check(err)
+	}
+}
+
+// cmdStatus runs a program that must end with a status: status CODE PROGRAM [ARG...].
+func cmdStatus(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: status CODE PROGRAM [ARG...]")
+	}
+	checkStatus(ts, args[0], ts.Exec(args[1], args[2:]...))
+}
+
+func checkStatus(ts *testscript.TestScript, want string, err error) {
+	got := "0"
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = strconv.Itoa(exit.ExitCode())
+	} else if err != nil {
+		got = err.Error()
+	}
+	if got != want {
+		ts.Fatalf("exit status: got %s, want %s", got, want)
+	}
+}
+
+// cmdInterrupt runs a program and sends it a signal when a process somewhere has
+// the word TOKEN as an argument; the program must end with the status CODE, which
+// is -1 where the signal ends it: interrupt SIGNAL CODE PROGRAM [ARG...].
+func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
+	if len(args) < 3 || signals[args[0]] == nil {
+		ts.Fatalf("usage: interrupt INT|TERM|KILL CODE PROGRAM [ARG...]")
+	}
+	cmd := exec.Command("env", append([]string{"-i"}, environ(ts)...)...)
+	cmd.Args = append(cmd.Args, args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	ts.Check(cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	token := ts.Getenv("TOKEN")
+	err := wait(func() bool { return len(processes(func(p process) bool { return slices.Contains(p.args, token) })) > 0 }, ended)
+	if err == nil {
+		ts.Check(cmd.Process.Signal(signals[args[0]]))
+		err = <-ended
+	} else {
+		_ = cmd.Process.Kill()
+		ts.Fatalf("no process has the argument %s: %v\n%s", token, err, out.Bytes())
+	}
+	_, werr := ts.Stdout().Write(out.Bytes())
+	ts.Check(werr)
+	checkStatus(ts, args[1], err)
+}
+
+// environ is the script's environment, as far as programs need it.
+func environ(ts *testscript.TestScript) []string {
+	var out []string
+	for _, k := range []string{"PATH", "HOME", "XDG_DATA_HOME", "WORK", "TMPDIR", "SOURCE_DATE_EPOCH"} {
+		if v := ts.Getenv(k); v != "" {
+			out = append(out, k+"="+v)
+		}
+	}
+	return out
+}
+
+// wait polls until a condition holds. Where ended gets something first, or it
+// takes too long, it returns an error.
+func wait(done func() bool, ended chan error) error {
+	limit := time.After(patience)
+	for !done() {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("it ended: %w", errors.Join(err, errors.New("too early")))
+		case <-limit:
+			return errors.New("it takes too long")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// leftovers lists the processes and mounts that have to do with a script. Killed
+// ones may take a moment to go.
+func leftovers(work, token string) []string {
+	var left []string
+	here, _ := os.Readlink("/proc/self/ns/mnt")
+	_ = wait(func() bool {
+		left = processes(func(p process) bool {
+			return p.pid != os.Getpid() && (slices.Contains(p.args, token) || strings.HasPrefix(p.cwd+"/", work+"/") ||
+				strings.Contains(p.environ, "="+work) || p.mountNS != here && strings.Contains(p.mounts, work))
+		})
+		mounts, _ := os.ReadFile("/proc/self/mountinfo")
+		for m := range strings.Lines(string(mounts)) {
+			if strings.Contains(m, work) {
+				left = append(left, "mount "+m)
+			}
+		}
+		return len(left) == 0
+	}, nil)
+	return left
+}
+
+// cmdTmpfs mounts a file system of a size until the script's end: tmpfs DIRECTORY SIZE.
+func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: tmpfs DIRECTORY SIZE")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.Mkdir(dir, 0o755))
+	ts.Check(syscall.Mount("none", dir, "tmpfs", 0, "mode=755,size="+args[1]))
+	ts.Defer(func() {
+		// State directories belong to ids that only the program can act for: they go with the mount.
+		if err := syscall.Unmount(dir, 0); err != nil {
+			worldOf(ts).t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+}
+
+// process is what /proc tells of one, as far as it may be read.
+type process struct {
+	pid             int
+	args            []string
+	cwd, environ    string
+	mounts, mountNS string
+}
+
+func processes(match func(process) bool) []string {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	var out []string
+	for _, d := range dirs {
+		read := func(name string) string {
+			b, _ := os.ReadFile(filepath.Join(d, name))
+			return string(b)
+		}
+		pid, _ := strconv.Atoi(filepath.Base(d))
+		p := process{pid: pid, args: strings.Split(read("cmdline"), "\x00"), environ: read("environ"), mounts: read("mountinfo")}
+		p.cwd, _ = os.Readlink(filepath.Join(d, "cwd"))
+		p.mountNS, _ = os.Readlink(filepath.Join(d, "ns/mnt"))
+		if match(p) {
+			out = append(out, fmt.Sprintf("process %d %q in %s", pid, p.args, p.cwd))
+		}
+	}
+	return out
+}
