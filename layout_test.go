@@ -20,6 +20,8 @@ const module = "build.stacker.dev/"
 // errors and events flow back. A line here is a decision, not a record: think
 // before adding to it.
 var imports = map[string]string{
+	"bench": "internal/compress",
+
 	"cmd/stacker": "internal/boot internal/cli internal/worker",
 
 	"internal/cli": "internal/build internal/cache internal/compress internal/export internal/frontend/stackerfile " +

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"build.stacker.dev/internal/boot"
 	"build.stacker.dev/internal/boot/role"
 )
 

@@ -270,7 +270,7 @@ func (l *launch) start(ctx context.Context) (*Process, error) {
 	if err == nil {
 		err = waitReady(p.Conn)
 	}
-	if err == nil {
+	if err == nil && ctx.Err() == nil {
 		return p, nil
 	}
 	_ = p.Kill()

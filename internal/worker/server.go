@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 
 	"build.stacker.dev/internal/shell"
 	"build.stacker.dev/internal/snapshot"
@@ -44,6 +46,9 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 	if err != nil {
 		return err
 	}
+	// A terminal sends its signals to all of us: whether to end is the main
+	// process' decision. Ignoring them would be inherited by the steps.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	// The tree area is the working directory.
 	s := &server{driver: overlay.New("."), singleID: singleID}
 	s.exe = sync.OnceValues(s.program)
