@@ -38,10 +38,9 @@ type account struct {
 	home     string
 }
 
-// keep are the directories of the area that empty leaves.
 const (
-	binDir  = "bin"
-	homeDir = "home"
+	binDir  = "bin"  // of the programs
+	homeDir = "home" // of the plain user
 )
 
 // newArea makes the area; close must be called also after an error.
@@ -91,10 +90,10 @@ func (a *area) mount(ctx context.Context, size int64) error {
 func (a *area) addUser(ctx context.Context) error {
 	u, err := user.Lookup(userName)
 	if err != nil {
-		a.made = true
 		if err := tool(ctx, "useradd", "--no-create-home", "--home-dir", filepath.Join(a.dir, homeDir), userName); err != nil {
 			return err
 		}
+		a.made = true
 		if u, err = user.Lookup(userName); err != nil {
 			return fmt.Errorf("find user %s: %w", userName, err)
 		}
@@ -214,13 +213,15 @@ func (a *area) empty() error {
 func (a *area) close() error {
 	var errs []error
 	if a.made {
-		// Files of its home lie in the area.
 		errs = append(errs, tool(context.Background(), "userdel", userName))
 	}
 	if a.mounted {
-		errs = append(errs, a.unmount())
+		if err := a.unmount(); err != nil {
+			// What is mounted must not be removed by its path.
+			return errors.Join(append(errs, err)...)
+		}
 	}
-	if a.parent != "" && errors.Join(errs...) == nil {
+	if a.parent != "" {
 		errs = append(errs, os.RemoveAll(a.parent))
 	}
 	return errors.Join(errs...)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -209,16 +208,17 @@ func machine(ctx context.Context, a *area) string {
 		return strings.TrimSpace(line)
 	}
 	var versions []string
-	for _, p := range []string{"buildah", "crun", "runc", "pigz", "zstd", "tar", "openssl"} {
+	for _, p := range []string{"buildah", "crun", "runc", "pigz", "zstd", "openssl"} {
 		argument := "--version"
 		if p == "openssl" {
 			argument = "version"
 		}
-		versions = append(versions, first(p, argument))
+		version, _, _ := strings.Cut(first(p, argument), " (")
+		versions = append(versions, strings.Trim(version, "* "))
 	}
 	return fmt.Sprintf("%s, %d × %s, %s of memory, Linux %s, loop ext4 with a journal. %s. Beside it: %s.",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), value("/proc/cpuinfo", "model name"), value("/proc/meminfo", "MemTotal"),
-		first("uname", "-r"), first(filepath.Join(a.dir, binDir, "stacker"), "version"), strings.Join(versions, "; "))
+		first("uname", "-r"), first(a.path(binDir+"/stacker"), "version"), strings.Join(versions, "; "))
 }
 
 // value is the first "name: value" of a file in /proc.

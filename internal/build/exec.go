@@ -4,6 +4,7 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +39,7 @@ type Console interface {
 type ExitError struct {
 	Stage  string
 	Status worker.ExitStatus
+	Full   bool // no room was left where it wrote
 }
 
 // Error keeps the words that scripts look for.
@@ -130,7 +133,7 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 		return cache.Result{}, err
 	}
 	if reply.Exit != (worker.ExitStatus{}) {
-		return cache.Result{}, &ExitError{Stage: v.Stage, Status: reply.Exit}
+		return cache.Result{}, &ExitError{Stage: v.Stage, Status: reply.Exit, Full: reply.Full}
 	}
 	start := reply.Start
 	return b.withLayer(in[0], reply.Layer, cache.Layer{CreatedBy: op.History, Clamp: s.req.Clamp, Start: start}), nil
@@ -192,16 +195,35 @@ func (s *step) streams(emit solve.Sink, interactive bool) error {
 	return nil
 }
 
-// forward turns output into events; the buffer bounds how much is under way.
-func forward(r io.Reader, emit solve.Sink) {
+// forward turns output into events: whole lines, so that those of steps that run
+// at the same time do not mix; the buffer bounds how much is under way. The
+// beginning of a line waits for its end, but not for long.
+func forward(r *os.File, emit solve.Sink) {
+	const patience = 200 * time.Millisecond
 	buf := make([]byte, 32<<10)
-	for {
-		n, err := r.Read(buf)
+	held := 0
+	tell := func(n int) {
 		if n > 0 {
 			emit(solve.Event{Kind: solve.Log, Data: buf[:n], Stream: 1})
+			held = copy(buf, buf[n:held])
 		}
-		if err != nil {
+	}
+	for {
+		deadline := time.Time{}
+		if held > 0 {
+			deadline = time.Now().Add(patience)
+		}
+		_ = r.SetReadDeadline(deadline) // a pipe has them
+		n, err := r.Read(buf[held:])
+		held += n
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded), held == len(buf) && bytes.IndexByte(buf, '\n') < 0:
+			tell(held)
+		case err != nil:
+			tell(held)
 			return
+		default:
+			tell(bytes.LastIndexByte(buf[:held], '\n') + 1)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -155,7 +156,7 @@ func (a *app) explainError(err error) string {
 // hint says what to do about faults of the machine.
 func (a *app) hint(err error) string {
 	var exit *build.ExitError
-	if errors.As(err, &exit) && full(a.settings.stateDir) {
+	if errors.As(err, &exit) && exit.Full {
 		err = unix.ENOSPC // what the step said about it is in its output
 	}
 	switch {
@@ -164,13 +165,10 @@ func (a *app) hint(err error) string {
 	case errors.Is(err, unix.EROFS):
 		return "\nhint: the file system is read-only: choose other directories with --state, --oci-dir and --stacker-dir"
 	}
+	if exit == nil && errors.Is(err, fs.ErrPermission) {
+		return "\nhint: --oci-dir, --stacker-dir and --state choose directories that you may write to"
+	}
 	return ""
-}
-
-// full tells whether next to nothing is left in the file system of a path.
-func full(path string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && (int64(st.Bavail)*st.Bsize < 1<<20 || st.Files > 0 && st.Ffree < 16)
 }
 
 // free tells how full the file system of a path is.

@@ -54,7 +54,8 @@ func cmdConfig(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdImage lists the entries of a tag's layers, "LAYER: TYPE MODE UID:GID SIZE
-// NAME [-> LINK] [XATTR=...]": image LAYOUT TAG. Layers are numbered from 0.
+// NAME [-> LINK] [XATTR=...]", and "layers: NUMBER": image LAYOUT TAG. Layers are
+// numbered from 0.
 func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: image LAYOUT TAG")
@@ -68,6 +69,8 @@ func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 		_ = r.Close()
 		ts.Check(err)
 	}
+	_, err := fmt.Fprintf(ts.Stdout(), "layers: %d\n", len(m.Layers))
+	ts.Check(err)
 }
 
 func list(w io.Writer, number int, blob io.Reader) error {

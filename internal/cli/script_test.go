@@ -85,6 +85,12 @@ func prepare(home string) error {
 	if err := busyboxTar(filepath.Join(home, "base", "busybox.tar")); err != nil {
 		return err
 	}
+	if err := os.Mkdir(filepath.Join(home, "common"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(filepath.Join(home, "common"), 0o777); err != nil {
+		return err
+	}
 	return filepath.WalkDir(home, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -174,6 +180,13 @@ func TestScripts(t *testing.T) {
 			if l, ok := strings.CutPrefix(cond, "level:"); ok {
 				return l == level(), nil
 			}
+			if tool, ok := strings.CutPrefix(cond, "has:"); ok {
+				_, err := exec.LookPath(tool)
+				if err != nil && os.Getenv("CI") == "true" {
+					return false, err
+				}
+				return err == nil, nil
+			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -194,7 +207,8 @@ func TestScripts(t *testing.T) {
 
 // setup gives each script a state directory and a home of its own, the base
 // busybox.tar, and TOKEN: a number of seconds that no other script sleeps. After
-// every script, whatever it did, no process and no mount may be left.
+// every script, whatever it did, no process and no mount may be left. COMMON is a
+// directory that all levels share.
 func setup(e *testscript.Env, home string) error {
 	// What a script shows to other users: its own directory is closed to them.
 	shared, err := os.MkdirTemp("", "stacker-shared-")
@@ -211,6 +225,7 @@ func setup(e *testscript.Env, home string) error {
 	e.Setenv("HOME", filepath.Join(e.WorkDir, ".home"))
 	e.Setenv("LEVEL", level())
 	e.Setenv("SHARED", shared)
+	e.Setenv("COMMON", filepath.Join(home, "common"))
 	e.Setenv("TOKEN", token)
 	t, ok := e.T().(testing.TB)
 	if !ok {

@@ -37,6 +37,16 @@ type world struct {
 
 type worldKey struct{}
 
+// hang is the path of a file that never comes.
+const hang = "/hang"
+
+// hangs tells whether somebody waits for the file that never comes.
+func (w *world) hangs() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.requests, func(r string) bool { return strings.HasSuffix(r, hang) })
+}
+
 func worldOf(ts *testscript.TestScript) *world {
 	w, ok := ts.Value(worldKey{}).(*world)
 	if !ok {
@@ -81,7 +91,8 @@ func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 	s.PutManifest(repo, tag, d.MediaType, raw)
 }
 
-// cmdServe serves a directory and sets URL to where: serve DIRECTORY.
+// cmdServe serves a directory and sets URL to where: serve DIRECTORY. Requests for
+// /hang get no answer.
 func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: serve DIRECTORY")
@@ -92,6 +103,10 @@ func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 		w.mu.Lock()
 		w.requests = append(w.requests, r.Method+" "+r.URL.Path)
 		w.mu.Unlock()
+		if r.URL.Path == hang {
+			<-r.Context().Done()
+			return
+		}
 		files.ServeHTTP(rw, r)
 	}))
 	ts.Defer(s.Close)
@@ -139,7 +154,7 @@ func checkStatus(ts *testscript.TestScript, want string, err error) {
 }
 
 // cmdInterrupt runs a program and sends it a signal when a process somewhere has
-// the word TOKEN as an argument; the program must end with the status CODE, which
+// the word TOKEN as an argument or waits for the file that never comes; the program must end with the status CODE, which
 // is -1 where the signal ends it: interrupt SIGNAL CODE PROGRAM [ARG...].
 func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
 	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
@@ -154,14 +169,16 @@ func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	token := ts.Getenv("TOKEN")
-	err := wait(func() bool { return len(processes(func(p process) bool { return slices.Contains(p.args, token) })) > 0 }, ended)
+	token, w := ts.Getenv("TOKEN"), worldOf(ts)
+	err := wait(func() bool {
+		return w.hangs() || len(processes(func(p process) bool { return p.argsOf(token) })) > 0
+	}, ended)
 	if err == nil {
 		ts.Check(cmd.Process.Signal(signals[args[0]]))
 		err = <-ended
 	} else {
 		_ = cmd.Process.Kill()
-		ts.Fatalf("no process has the argument %s: %v\n%s", token, err, out.Bytes())
+		ts.Fatalf("no process sleeps %s, none waits: %v\n%s", token, err, out.Bytes())
 	}
 	_, werr := ts.Stdout().Write(out.Bytes())
 	ts.Check(werr)
@@ -202,18 +219,29 @@ func leftovers(work, token string) []string {
 	here, _ := os.Readlink("/proc/self/ns/mnt")
 	_ = wait(func() bool {
 		left = processes(func(p process) bool {
-			return p.pid != os.Getpid() && (slices.Contains(p.args, token) || strings.HasPrefix(p.cwd+"/", work+"/") ||
-				strings.Contains(p.environ, "="+work) || p.mountNS != here && strings.Contains(p.mounts, work))
+			return p.pid != os.Getpid() && (p.argsOf(token) || mentions(p.cwd, work) || mentions(p.environ, work) ||
+				p.mountNS != "" && p.mountNS != here && mentions(p.mounts, work))
 		})
 		mounts, _ := os.ReadFile("/proc/self/mountinfo")
 		for m := range strings.Lines(string(mounts)) {
-			if strings.Contains(m, work) {
+			if mentions(m, work) {
 				left = append(left, "mount "+m)
 			}
 		}
 		return len(left) == 0
 	}, nil)
 	return left
+}
+
+// mentions tells whether text has the directory or a path in it, and not only one
+// whose name begins alike.
+func mentions(text, dir string) bool {
+	for _, end := range []string{"/", " ", "\x00"} {
+		if strings.Contains(text, dir+end) {
+			return true
+		}
+	}
+	return strings.HasSuffix(text, dir)
 }
 
 // cmdTmpfs mounts a file system of a size until the script's end: tmpfs DIRECTORY SIZE.
@@ -238,6 +266,11 @@ type process struct {
 	args            []string
 	cwd, environ    string
 	mounts, mountNS string
+}
+
+// argsOf tells whether it is what a script's step started: "sleep TOKEN".
+func (p process) argsOf(token string) bool {
+	return len(p.args) > 1 && p.args[1] == token && strings.HasSuffix(p.args[0], "sleep")
 }
 
 func processes(match func(process) bool) []string {

@@ -114,7 +114,7 @@ func Create(ctx context.Context, dir string) (*Layout, error) {
 	}
 	for _, name := range names {
 		if !ours(name) {
-			return nil, fmt.Errorf("create layout: %s is not empty and not an OCI image layout: choose another directory", dir)
+			return nil, fmt.Errorf("create layout: %s exists, but does not look like an OCI Layout: choose another directory", dir)
 		}
 	}
 	if err := fill(ctx, dir); err != nil {

@@ -27,10 +27,9 @@ import (
 
 // Client calls a worker. Its methods may be called at the same time.
 type Client struct {
-	proc  *userns.Process
-	level userns.Level
-	mu    sync.Mutex // one call's announcement at a time
-	ctl   conn
+	proc *userns.Process
+	mu   sync.Mutex // one call's announcement at a time
+	ctl  conn
 }
 
 // Options are what a worker needs.
@@ -45,7 +44,7 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
-	return &Client{proc: p, level: o.Plan.Level, ctl: conn{p.Conn}}, nil
+	return &Client{proc: p, ctl: conn{p.Conn}}, nil
 }
 
 // Close ends the worker and everything that it runs, and waits for that.

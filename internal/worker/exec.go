@@ -39,6 +39,7 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	}
 	out.Exit = ExitStatus{Code: exit.Code, Signal: exit.Signal}
 	out.User, out.Sys = exit.User, exit.System
+	out.Full = out.Exit != (ExitStatus{}) && full(a.Upper)
 	if (out.Exit.Code != 0 || out.Exit.Signal != 0) && len(r.OnFailure) > 0 {
 		return out, s.onFailure(ctx, c, r, a)
 	}
@@ -53,6 +54,12 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 		return out, err
 	}
 	return out, s.driver.Adopt(a.Upper, layerTree(r.Chain, out.Layer.DiffID))
+}
+
+// full tells whether next to nothing is left in the file system of a path.
+func full(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && (int64(st.Bavail)*st.Bsize < 1<<20 || st.Files > 0 && st.Ffree < 16)
 }
 
 // hide drops what a step left in places that belong to the build environment.

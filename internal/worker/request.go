@@ -122,6 +122,7 @@ type ExitStatus struct {
 // ExecReply is the end of a step. Layer is set after success with Commit.
 type ExecReply struct {
 	Exit  ExitStatus
+	Full  bool // it failed, and the file system that it wrote to has no room left
 	Layer ApplyReply
 	Start int64         // when the step started: see Layer.Start of package cache
 	User  time.Duration // CPU time used by the step

@@ -11,7 +11,7 @@
 //  2. builds the root: attaches the overlay and the mounts that the worker made,
 //     makes /proc, /sys and /dev, and moves into it (root.go, dev.go),
 //  3. confines its own main thread, with what a child inherits (confine.go),
-//  4. starts the command, which becomes process 2 there, and collects what dies
+//  4. starts the command, which becomes process 10 there, and collects what dies
 //     until the command itself does (start.go),
 //  5. reports and exits, on which the kernel kills all that is left.
 //
@@ -67,6 +67,8 @@ type container struct {
 	pts  *os.File
 	tty  int // slave end of the terminal; -1: none
 
+	lastPid int // see openLastPid; 0: not open
+
 	emptyDir *os.File // an attached empty directory, to cover others with
 }
 
@@ -110,6 +112,7 @@ func run(s *Step, mounts []*os.File) error {
 	if err != nil {
 		return err
 	}
+	c.setLastPid()
 	if err := c.confine(); err != nil {
 		return err
 	}

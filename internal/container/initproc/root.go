@@ -24,6 +24,27 @@ var (
 	sysMasked    = [...]string{"dev/block", "devices/virtual/powercap", "firmware", "fs/selinux"}
 )
 
+// beforeCommand is the process id before the command's, which is the same in every
+// run: programs write it to files. Those below are for the threads of this process.
+const beforeCommand = "9"
+
+// openLastPid opens the file that sets the next process id, while it can still be
+// written (pid_namespaces(7)). Without it the number is whatever it is.
+func (c *container) openLastPid() {
+	fd, err := syscall.Openat(int(c.proc.Fd()), "sys/kernel/ns_last_pid", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err == nil {
+		c.lastPid = fd
+	}
+}
+
+// setLastPid makes the next process the one of that number.
+func (c *container) setLastPid() {
+	if c.lastPid > 0 {
+		_, _ = syscall.Write(c.lastPid, []byte(beforeCommand))
+		_ = syscall.Close(c.lastPid)
+	}
+}
+
 // mountProc mounts a new proc of the container's own pid namespace. There is no
 // other: a proc of outside would show the processes of outside.
 func (c *container) mountProc() error {
@@ -39,6 +60,7 @@ func (c *container) mountProc() error {
 		return err
 	}
 	c.proc = m
+	c.openLastPid()
 	if c.Privileged {
 		return nil
 	}

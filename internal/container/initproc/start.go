@@ -45,7 +45,7 @@ func lookPath(name string, env []string) (string, error) {
 	return "", &fault{"exec " + name + " (looked for in PATH)", syscall.ENOENT}
 }
 
-// start starts the command as process 2.
+// start starts the command.
 func (c *container) start(path string) (int, error) {
 	attr := &syscall.ProcAttr{
 		Env:   c.Env,
