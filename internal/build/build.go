@@ -12,6 +12,7 @@ package build
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
@@ -95,6 +96,21 @@ func (b *Builder) Run(ctx context.Context, v *graph.Vertex, in []cache.Result, e
 		return b.runExec(ctx, op, v, in, emit)
 	}
 	return cache.Result{}, fmt.Errorf("run: unknown op %T", v.Op)
+}
+
+// Complete implements solve.Runner. The layers below a step's own are those of
+// this build's base: another image with the same content may have other blobs,
+// and come from somewhere else.
+func (b *Builder) Complete(v *graph.Vertex, in []cache.Result, kept cache.Result) cache.Result {
+	if len(v.Inputs) == 0 {
+		return kept
+	}
+	if _, ok := v.Op.(graph.Tar); ok {
+		return kept // its input is the archive
+	}
+	below := in[0].Layers
+	kept.Layers = append(slices.Clone(below), kept.Layers[min(len(below), len(kept.Layers)):]...)
+	return kept
 }
 
 // Present implements solve.Runner: the trees of layers made here must exist;

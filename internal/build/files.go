@@ -124,7 +124,8 @@ func displayURL(raw string) string {
 // pick names a path of another root file system. What it holds is read when it
 // is used; until then it is known by the layers below it.
 func pick(op graph.Pick, in cache.Result) *cache.Result {
-	sum := sha256.Sum256([]byte(in.Chain() + "\x00" + op.Path))
+	// With the hash: another one is asked for only when the files are read again.
+	sum := sha256.Sum256([]byte(in.Chain() + "\x00" + op.Path + "\x00" + op.Hash))
 	return &cache.Result{
 		Content: "pick:" + hex.EncodeToString(sum[:]),
 		Pick:    &cache.Pick{Layers: in.Layers, Path: op.Path, Hash: op.Hash},

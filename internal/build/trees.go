@@ -86,7 +86,15 @@ func (b *Builder) unpack(ctx context.Context, layers []cache.Layer, trees []stri
 			emit(solve.Event{Kind: solve.Progress, Current: sum.set(e.Layer, e.Current), Total: total, Item: "unpack"})
 		}
 	})
-	return reply.Trees, err
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range missing {
+		if err := b.State.Cache.SetVerified(layers[i].Blob.Digest, layers[i].DiffID, b.Now()); err != nil {
+			return nil, err
+		}
+	}
+	return reply.Trees, nil
 }
 
 // unpackRequest numbers the files in the order of the missing layers. The

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"build.stacker.dev/internal/atomicfile"
 	"build.stacker.dev/internal/lockfile"
 )
@@ -46,6 +48,23 @@ func (s *Store) Lookup(k Key) *Record {
 
 // Put keeps a record under its key.
 func (s *Store) Put(r *Record) error { return writeRecord(s.keyPath(r.Key), r) }
+
+// verified are the ingredients of the fact that a blob unpacks to a diffID.
+func verified(blob, diffID digest.Digest) Ingredients {
+	return Ingredients{{Name: "blob", Value: string(blob)}, {Name: "diffID", Value: string(diffID)}}
+}
+
+// Verified tells whether somebody saw that the blob unpacks to the diffID: an
+// image's config can say anything.
+func (s *Store) Verified(blob, diffID digest.Digest) bool {
+	return s.Lookup(verified(blob, diffID).Key()) != nil
+}
+
+// SetVerified keeps that the blob was seen to unpack to the diffID.
+func (s *Store) SetVerified(blob, diffID digest.Digest, now time.Time) error {
+	in := verified(blob, diffID)
+	return s.Put(&Record{Step: "verify", Key: in.Key(), Created: now, Ingredients: in})
+}
 
 // Remove forgets a key: its result turned out to be gone or damaged.
 func (s *Store) Remove(k Key) error {

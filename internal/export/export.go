@@ -156,6 +156,9 @@ func (e *Layout) baseLayer(ctx context.Context, l cache.Layer) (ocispec.Descript
 	d := *l.Blob
 	d.MediaType = image.OCIMediaType(d.MediaType)
 	d.URLs = nil
+	if err := e.verify(ctx, l); err != nil {
+		return d, err
+	}
 	if e.Layout.Blobs().Has(d) {
 		return d, nil
 	}
@@ -165,6 +168,33 @@ func (e *Layout) baseLayer(ctx context.Context, l cache.Layer) (ocispec.Descript
 	}
 	defer r.Close()
 	return d, e.Layout.PutBlob(d, readerContext{ctx, r})
+}
+
+// verify makes sure, once for each blob, that it is the layer that the image's
+// config says: where that layer was unpacked from another blob before, or is
+// needed by no step, nobody has looked.
+func (e *Layout) verify(ctx context.Context, l cache.Layer) error {
+	if t, ok := image.ParseLayerType(l.Blob.MediaType); !ok || t.Archive != image.Tar || e.State.Cache.Verified(l.Blob.Digest, l.DiffID) {
+		return nil
+	}
+	r, err := e.Images.Open(ctx, l.Origin, l.Insecure, *l.Blob)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	z, _, err := compress.NewReader(readerContext{ctx, r})
+	if err != nil {
+		return fmt.Errorf("read layer %s: %w", l.Blob.Digest, err)
+	}
+	defer z.Close()
+	got, err := digest.FromReader(z)
+	if err != nil {
+		return fmt.Errorf("read layer %s: %w", l.Blob.Digest, err)
+	}
+	if got != l.DiffID {
+		return fmt.Errorf("layer %s of %s unpacks to %s, but the image's config says %s: do not trust this image", l.Blob.Digest, l.Origin, got, l.DiffID)
+	}
+	return e.State.Cache.SetVerified(l.Blob.Digest, l.DiffID, e.Now())
 }
 
 // readerContext ends reading when the context does.

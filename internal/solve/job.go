@@ -46,7 +46,7 @@ func (j *job) do(ctx context.Context, inputs []cache.Result) (cache.Result, erro
 	}
 	key := p.Ingredients.Key()
 	if !j.s.o.NoCache && p.Volatile == "" {
-		if r, ok := j.reuse(key); ok {
+		if r, ok := j.reuse(key, inputs); ok {
 			return r, nil
 		}
 	}
@@ -54,7 +54,7 @@ func (j *job) do(ctx context.Context, inputs []cache.Result) (cache.Result, erro
 }
 
 // reuse serves the kept result of the key where there is a whole one.
-func (j *job) reuse(key cache.Key) (cache.Result, bool) {
+func (j *job) reuse(key cache.Key, inputs []cache.Result) (cache.Result, bool) {
 	c := j.s.o.Cache
 	rec := c.Lookup(key)
 	if rec == nil {
@@ -68,7 +68,7 @@ func (j *job) reuse(key cache.Key) (cache.Result, bool) {
 	_ = c.SetLast(j.v.StepID(), rec)
 	j.s.decide(&Decision{Pos: j.v.Pos, Stage: j.v.Stage, Step: j.v.Name, Reused: true, Key: string(key), Took: rec.Duration, When: rec.Created})
 	j.emit(Event{Kind: Cached, Dur: rec.Duration})
-	return rec.Result, true
+	return j.s.o.Runner.Complete(j.v, inputs, rec.Result), true
 }
 
 func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p Probe) (cache.Result, error) {
@@ -80,7 +80,7 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	}
 	defer unlock()
 	if !j.s.o.NoCache && p.Volatile == "" {
-		if r, ok := j.reuse(key); ok { // somebody did it while we waited
+		if r, ok := j.reuse(key, inputs); ok { // somebody did it while we waited
 			return r, nil
 		}
 	}

@@ -29,6 +29,9 @@ type Runner interface {
 	Probe(ctx context.Context, v *graph.Vertex, inputs []cache.Result, emit Sink) (Probe, error)
 	// Run does the step. It is called at most once per key at a time.
 	Run(ctx context.Context, v *graph.Vertex, inputs []cache.Result, emit Sink) (cache.Result, error)
+	// Complete gives a kept result the form that it has in this build: a key
+	// knows what inputs hold, and not where they came from.
+	Complete(v *graph.Vertex, inputs []cache.Result, kept cache.Result) cache.Result
 	// Present tells whether all that a kept result needs still exists.
 	Present(r cache.Result) bool
 	// DescribeLists tells what differs between two kept listings.
