@@ -11,12 +11,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/atomicfile"
 	"build.stacker.dev/internal/lockfile"
@@ -64,6 +66,23 @@ func (s *Store) Verified(blob, diffID digest.Digest) bool {
 func (s *Store) SetVerified(blob, diffID digest.Digest, now time.Time) error {
 	in := verified(blob, diffID)
 	return s.Put(&Record{Step: "verify", Key: in.Key(), Created: now, Ingredients: in})
+}
+
+func seen(place string) Ingredients { return Ingredients{{Name: "seen", Value: place}} }
+
+// Seen returns what SetSeen kept for a place: how a file looked when its content
+// was known to be right; empty where nothing is kept.
+func (s *Store) Seen(place string) string {
+	if r := s.Lookup(seen(place).Key()); r != nil {
+		return r.Result.Content
+	}
+	return ""
+}
+
+// SetSeen keeps how a file looks.
+func (s *Store) SetSeen(place, look string, now time.Time) error {
+	in := seen(place)
+	return s.Put(&Record{Step: "seen", Key: in.Key(), Created: now, Ingredients: in, Result: Result{Content: look}})
 }
 
 // Remove forgets a key: its result turned out to be gone or damaged.
@@ -140,7 +159,7 @@ func (s *Store) List(name string) []byte {
 	if len(name) != 2*sha256.Size {
 		return nil
 	}
-	data, err := os.ReadFile(s.listPath(name))
+	data, err := readFile(s.listPath(name))
 	if err != nil {
 		return nil
 	}
@@ -157,8 +176,34 @@ func (s *Store) Lock(ctx context.Context, k Key, onWait func()) (unlock func(), 
 	return lockfile.Lock(ctx, filepath.Join(s.dir, "locks", string(k)), onWait)
 }
 
+// maxFile bounds a record and a listing, in bytes.
+const maxFile = 1 << 30
+
+// readFile reads a regular file of the cache. Anything else in its place is
+// damage: it is removed, and counts as absent.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		_ = os.RemoveAll(path)
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		_ = os.RemoveAll(path)
+		return nil, fs.ErrInvalid
+	}
+	return io.ReadAll(f)
+}
+
 func readRecord(path string) *Record {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil
 	}

@@ -265,7 +265,7 @@ func (r *buildRun) do(ctx context.Context) error {
 	release = sync.OnceFunc(release)
 	defer release()
 	e := &export.Layout{
-		State: s, Images: b.Images, Layout: out, Compression: compress.Gzip,
+		State: s, Images: b.Images, Layout: out, Dir: r.app.settings.ociDir, Compression: compress.Gzip,
 		Now: time.Now, Events: r.display.Handle, Results: r.solver.Result,
 	}
 	err = r.solver.Solve(ctx, r.graph, func(ctx context.Context, t *graph.Target, res cache.Result) error {

@@ -25,7 +25,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,23 +64,93 @@ var filter = sync.OnceValues(func() ([2][]byte, error) {
 // from starting, and wraps the errno; how the command itself ended is in Exit.
 // When ctx is done, every process of the step is killed, and the error is the
 // cause.
-func Run(ctx context.Context, s Spec) (Exit, error) {
+func Run(ctx context.Context, s Spec) (Exit, error) { return new(Runner).runWith(ctx, s, false) }
+
+// Runner runs steps one after the other, or at once, as Run does, and keeps the
+// first process of a coming container ready: its start is most of what a short
+// step costs. The zero value is ready for use.
+type Runner struct {
+	mu     sync.Mutex
+	spare  *initProcess
+	making sync.WaitGroup
+	closed bool
+}
+
+// Run is Run of the package, with a process that is ready.
+func (rn *Runner) Run(ctx context.Context, s Spec) (Exit, error) { return rn.runWith(ctx, s, true) }
+
+func (rn *Runner) runWith(ctx context.Context, s Spec, again bool) (Exit, error) {
 	if err := check(&s); err != nil {
 		return Exit{}, fmt.Errorf("run step: %w", err)
 	}
 	r := &run{spec: s}
 	defer r.close()
+	var err error
 	// Init first: it takes longer to come up than the mounts take to be made.
-	if err := r.start(); err != nil {
+	if r.init, err = rn.take(s.Network); err != nil {
 		return Exit{}, err
 	}
-	err := r.prepare()
-	if err != nil {
-		_ = r.proc.Kill()
-		_, _ = r.proc.Wait()
+	if err := r.prepare(); err != nil {
+		r.init.kill()
 		return Exit{}, err
+	}
+	if again {
+		rn.prepareNext()
 	}
 	return r.wait(ctx)
+}
+
+// take gives the process that is ready, or a new one. Steps without the network
+// are rare: they wait for theirs.
+func (rn *Runner) take(n Network) (*initProcess, error) {
+	if n == NetworkNone {
+		return startInit(n)
+	}
+	rn.mu.Lock()
+	p := rn.spare
+	rn.spare = nil
+	rn.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	return startInit(n)
+}
+
+// prepareNext starts the next container's process while this step runs.
+func (rn *Runner) prepareNext() {
+	rn.mu.Lock()
+	needed := rn.spare == nil && !rn.closed
+	rn.mu.Unlock()
+	if !needed {
+		return
+	}
+	rn.making.Go(func() {
+		p, err := startInit(NetworkHost)
+		if err != nil {
+			return // the next step meets the error itself
+		}
+		rn.mu.Lock()
+		if rn.spare == nil && !rn.closed {
+			rn.spare, p = p, nil
+		}
+		rn.mu.Unlock()
+		if p != nil {
+			p.kill()
+		}
+	})
+}
+
+// Close ends the process that was kept ready.
+func (rn *Runner) Close() {
+	rn.mu.Lock()
+	rn.closed = true
+	p := rn.spare
+	rn.spare = nil
+	rn.mu.Unlock()
+	rn.making.Wait()
+	if p != nil {
+		p.kill()
+	}
 }
 
 func check(s *Spec) error {
@@ -104,13 +173,12 @@ func check(s *Spec) error {
 
 // run is one step under way.
 type run struct {
-	spec    Spec
-	step    initproc.Step
-	mounts  []*os.File // what init gets: the root and the mounts of the spec
-	opened  []*os.File // what is closed at the end
-	view    *rootfs.Root
-	control *net.UnixConn
-	proc    *os.Process
+	spec   Spec
+	step   initproc.Step
+	mounts []*os.File // what init gets: the three streams, the root and the mounts of the spec
+	opened []*os.File // what is closed at the end
+	view   *rootfs.Root
+	init   *initProcess
 }
 
 func (r *run) own(f *os.File) *os.File {
@@ -131,8 +199,8 @@ func (r *run) closeFiles() {
 
 func (r *run) close() {
 	r.closeFiles()
-	if r.control != nil {
-		_ = r.control.Close()
+	if r.init != nil {
+		_ = r.init.control.Close()
 	}
 }
 
@@ -159,7 +227,11 @@ func (r *run) prepare() error {
 	if err != nil {
 		return err
 	}
-	r.mounts = append(r.mounts, r.own(root))
+	streams, err := r.streams()
+	if err != nil {
+		return err
+	}
+	r.mounts = append(streams, r.own(root))
 	for _, src := range sources {
 		r.mounts = append(r.mounts, src.tree)
 	}
@@ -236,46 +308,6 @@ func environment(env []string) []string {
 	return out
 }
 
-// start starts init, which waits for its message.
-func (r *run) start() error {
-	streams, err := r.streams()
-	if err != nil {
-		return err
-	}
-	there, err := r.connect()
-	if err != nil {
-		return err
-	}
-	files := append(streams, there)
-	exe, err := program()
-	if err != nil {
-		return err
-	}
-	r.own(exe)
-	exe, path, err := above(exe, files)
-	if err != nil {
-		return err
-	}
-	r.own(exe)
-	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
-	if r.spec.Network == NetworkNone {
-		flags |= unix.CLONE_NEWNET
-	}
-	r.proc, err = os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
-		// The process lives for one command: collecting garbage would not pay, nor
-		// would reading how many processors its cgroup allows.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
-		Files: files,
-		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
-	})
-	if err != nil {
-		return fmt.Errorf("start container: %w", err)
-	}
-	// Only init has its end of the socket now: it goes when init goes.
-	r.closeFiles()
-	return nil
-}
-
 // streams gives the command's standard streams.
 func (r *run) streams() ([]*os.File, error) {
 	out := []*os.File{r.spec.Stdin, r.spec.Stdout, r.spec.Stderr}
@@ -296,34 +328,17 @@ func (r *run) streams() ([]*os.File, error) {
 	return out, nil
 }
 
-// connect makes the control socket and gives init's end of it.
-func (r *run) connect() (*os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("make control socket: %w", err)
-	}
-	there := r.own(os.NewFile(uintptr(fds[1]), "init's control socket"))
-	here := os.NewFile(uintptr(fds[0]), "control")
-	defer here.Close()
-	c, err := net.FileConn(here)
-	if err != nil {
-		return nil, fmt.Errorf("make control socket: %w", err)
-	}
-	r.control = c.(*net.UnixConn)
-	return there, nil
-}
-
 // wait hands init its message, and listens to it until it ends.
 func (r *run) wait(ctx context.Context) (Exit, error) {
-	stop := context.AfterFunc(ctx, func() { _ = r.proc.Kill() }) // gone already is fine
+	stop := context.AfterFunc(ctx, func() { _ = r.init.proc.Kill() }) // gone already is fine
 	defer stop()
 	out, err := r.talk()
 	if err != nil {
-		_ = r.proc.Kill()
+		_ = r.init.proc.Kill()
 	}
 	// Init is the first of its pid namespace: the kernel reports its end when
 	// everything else there is dead.
-	state, werr := r.proc.Wait()
+	state, werr := r.init.proc.Wait()
 	switch {
 	case ctx.Err() != nil:
 		return Exit{}, context.Cause(ctx)

@@ -36,12 +36,12 @@ func (r *run) tell() error {
 		for i, f := range rest[:n] {
 			fds[i] = int(f.Fd())
 		}
-		if _, _, err := r.control.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
+		if _, _, err := r.init.control.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
 			return errSilent
 		}
 		rest = rest[n:]
 	}
-	if _, err := r.control.Write(msg); err != nil {
+	if _, err := r.init.control.Write(msg); err != nil {
 		return errSilent
 	}
 	// Only init has the mounts now: they go when it goes.
@@ -69,7 +69,7 @@ func (r *run) talk() (initproc.Outcome, error) {
 func (r *run) readReport() (byte, []byte, error) {
 	var head [5]byte
 	oob := make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := r.control.ReadMsgUnix(head[:1], oob)
+	n, oobn, _, _, err := r.init.control.ReadMsgUnix(head[:1], oob)
 	if err != nil || n == 0 {
 		return 0, nil, errSilent
 	}
@@ -78,7 +78,7 @@ func (r *run) readReport() (byte, []byte, error) {
 			return 0, nil, err
 		}
 	}
-	if _, err := io.ReadFull(r.control, head[1:]); err != nil {
+	if _, err := io.ReadFull(r.init.control, head[1:]); err != nil {
 		return 0, nil, errSilent
 	}
 	size := binary.LittleEndian.Uint32(head[1:])
@@ -86,7 +86,7 @@ func (r *run) readReport() (byte, []byte, error) {
 		return 0, nil, fmt.Errorf("report of container's init has %d bytes", size)
 	}
 	body := make([]byte, size)
-	if _, err := io.ReadFull(r.control, body); err != nil {
+	if _, err := io.ReadFull(r.init.control, body); err != nil {
 		return 0, nil, errSilent
 	}
 	return head[0], body, nil

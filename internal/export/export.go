@@ -10,6 +10,7 @@
 package export
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
+	"build.stacker.dev/internal/blob"
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/graph"
@@ -42,6 +45,7 @@ type Layout struct {
 	State       *state.State
 	Images      *source.Images
 	Layout      *layout.Layout
+	Dir         string             // where Layout is: names its blobs in records
 	Compression compress.Algorithm // of layers made here
 	Now         func() time.Time
 	Events      solve.Sink
@@ -112,7 +116,7 @@ func (e *Layout) put(v any) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, err
 	}
 	d := descriptorOf(data)
-	if e.Layout.Blobs().Has(d) {
+	if kept, err := e.Layout.Blobs().ReadAll(context.Background(), d, d.Size); err == nil && bytes.Equal(kept, data) {
 		return d, nil
 	}
 	return e.Layout.Blobs().Put(data)
@@ -159,7 +163,7 @@ func (e *Layout) baseLayer(ctx context.Context, l cache.Layer) (ocispec.Descript
 	if err := e.verify(ctx, l); err != nil {
 		return d, err
 	}
-	if e.Layout.Blobs().Has(d) {
+	if e.has(ctx, d) {
 		return d, nil
 	}
 	r, err := e.Images.Open(ctx, l.Origin, l.Insecure, *l.Blob)
@@ -167,7 +171,61 @@ func (e *Layout) baseLayer(ctx context.Context, l cache.Layer) (ocispec.Descript
 		return d, err
 	}
 	defer r.Close()
-	return d, e.Layout.PutBlob(d, readerContext{ctx, r})
+	if err := e.Layout.PutBlob(d, readerContext{ctx, r}); err != nil {
+		return d, err
+	}
+	return d, e.written(d)
+}
+
+// has tells whether the layout has a blob, whole. One that was not touched since
+// it was written or read here is taken to be; else it is read once. A damaged
+// one is removed, to be written again.
+func (e *Layout) has(ctx context.Context, d ocispec.Descriptor) bool {
+	now, err := e.stat(d)
+	if err != nil {
+		return false
+	}
+	if e.State.Cache.Seen(e.place(d)) == now {
+		return true
+	}
+	r, err := e.Layout.Blobs().Open(ctx, d)
+	if err != nil {
+		return false
+	}
+	_, err = io.Copy(io.Discard, readerContext{ctx, r})
+	_ = r.Close()
+	if errors.Is(err, blob.ErrCorrupt) {
+		_ = e.Layout.Blobs().Remove(d.Digest)
+	}
+	return err == nil && e.State.Cache.SetSeen(e.place(d), now, e.Now()) == nil
+}
+
+// written remembers a blob as it is now.
+func (e *Layout) written(d ocispec.Descriptor) error {
+	now, err := e.stat(d)
+	if err != nil {
+		return err
+	}
+	return e.State.Cache.SetSeen(e.place(d), now, e.Now())
+}
+
+func (e *Layout) place(d ocispec.Descriptor) string { return e.Dir + " " + string(d.Digest) }
+
+// stat says what changes when a file is written to.
+func (e *Layout) stat(d ocispec.Descriptor) (string, error) {
+	f, size, err := e.Layout.Blobs().File(d.Digest)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", fmt.Errorf("stat blob %s: %w", d.Digest, err)
+	}
+	if size != d.Size {
+		return "", fmt.Errorf("blob %s: %w", d.Digest, blob.ErrCorrupt)
+	}
+	return fmt.Sprintln(st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
 }
 
 // verify makes sure, once for each blob, that it is the layer that the image's
@@ -217,7 +275,7 @@ func (e *Layout) ownLayer(ctx context.Context, t *graph.Target, l cache.Layer, c
 	key := in.Key()
 	if r := e.State.Cache.Lookup(key); r != nil && len(r.Result.Layers) == 1 && r.Result.Layers[0].Blob != nil {
 		d := *r.Result.Layers[0].Blob
-		if e.Layout.Blobs().Has(d) {
+		if e.has(ctx, d) {
 			e.State.Cache.Touch(key, e.Now())
 			return d, nil
 		}
@@ -274,7 +332,10 @@ func (e *Layout) pack(ctx context.Context, t *graph.Target, l cache.Layer, chain
 	if e.Compression == compress.Gzip {
 		d.Annotations = map[string]string{uncompressedSize: strconv.FormatInt(l.Size, 10)}
 	}
-	return d, out.CommitAs(d)
+	if err := out.CommitAs(d); err != nil {
+		return d, err
+	}
+	return d, e.written(d)
 }
 
 func mediaType(a compress.Algorithm) string {

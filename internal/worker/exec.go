@@ -33,7 +33,7 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	if err != nil {
 		return out, err
 	}
-	exit, err := container.Run(ctx, spec)
+	exit, err := s.steps.Run(ctx, spec)
 	if err != nil {
 		return out, explainStart(r, err)
 	}

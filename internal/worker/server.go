@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 
+	"build.stacker.dev/internal/container"
 	"build.stacker.dev/internal/shell"
 	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/snapshot/overlay"
@@ -22,6 +23,7 @@ import (
 // server is the worker's side.
 type server struct {
 	driver   snapshot.Driver
+	steps    container.Runner
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
 	tidy     sync.WaitGroup // snapshots being discarded beside the work
@@ -56,6 +58,7 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 	s.shellTools = sync.OnceValues(func() (string, error) { return s.toolsDir(shell.Names()) })
 	defer s.tidy.Wait()
 	defer s.discardAll()
+	defer s.steps.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -29,10 +29,29 @@ func receive() (*Step, []*os.File, error) {
 		return nil, nil, err
 	}
 	s, err := Decode(b)
-	if err == nil && len(mounts) != len(s.Mounts)+1 {
+	if err == nil && len(mounts) != len(s.Mounts)+streams+1 {
 		err = errMessage
 	}
-	return s, mounts, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, mounts[streams:], takeStreams(mounts[:streams])
+}
+
+// streams is how many descriptors come before those of mounts: the command's
+// standard streams.
+const streams = 3
+
+func takeStreams(files []*os.File) error {
+	for i, f := range files {
+		if err := syscall.Dup3(int(f.Fd()), i, 0); err != nil {
+			return fail("take standard streams", err)
+		}
+		if err := f.Close(); err != nil {
+			return fail("take standard streams", err)
+		}
+	}
+	return nil
 }
 
 // receiveFiles reads b and the descriptors that come with it.

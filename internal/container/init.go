@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/container/initproc"
+)
+
+// initProcess is the first process of a container, in namespaces of its own,
+// that waits on its socket for what it is to do.
+type initProcess struct {
+	proc    *os.Process
+	control *net.UnixConn
+}
+
+// kill ends a process that is not needed any more, and waits for that.
+func (p *initProcess) kill() {
+	_ = p.control.Close()
+	_ = p.proc.Kill()
+	_, _ = p.proc.Wait()
+}
+
+// startInit starts such a process.
+func startInit(n Network) (*initProcess, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	here, there, err := controlSocket()
+	if err != nil {
+		return nil, err
+	}
+	// Only init has its end of the socket afterwards: it goes when init goes.
+	defer there.Close()
+	files := []*os.File{null, null, null, there}
+	proc, err := spawnInit(n, files)
+	if err != nil {
+		_ = here.Close()
+		return nil, err
+	}
+	return &initProcess{proc: proc, control: here}, nil
+}
+
+func spawnInit(n Network, files []*os.File) (*os.Process, error) {
+	exe, err := program()
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close()
+	high, path, err := above(exe, files)
+	if err != nil {
+		return nil, err
+	}
+	defer high.Close()
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
+	if n == NetworkNone {
+		flags |= unix.CLONE_NEWNET
+	}
+	proc, err := os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
+		// The process lives for one command: collecting garbage would not pay, nor
+		// would reading how many processors its cgroup allows.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start container: %w", err)
+	}
+	return proc, nil
+}
+
+// controlSocket makes the two ends of an init's socket.
+func controlSocket() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make control socket: %w", err)
+	}
+	there := os.NewFile(uintptr(fds[1]), "init's control socket")
+	here := os.NewFile(uintptr(fds[0]), "control")
+	defer here.Close()
+	c, err := net.FileConn(here)
+	if err != nil {
+		_ = there.Close()
+		return nil, nil, fmt.Errorf("make control socket: %w", err)
+	}
+	return c.(*net.UnixConn), there, nil
+}
