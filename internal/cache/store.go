@@ -183,11 +183,10 @@ const maxFile = 1 << 30
 // damage: it is removed, and counts as absent.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, fs.ErrPermission) {
+		_ = os.RemoveAll(path)
 	}
 	if err != nil {
-		_ = os.RemoveAll(path)
 		return nil, err
 	}
 	defer f.Close()
