@@ -34,7 +34,7 @@ var imports = map[string]string{
 	"internal/solve":                "internal/cache internal/graph",
 	"internal/build": "internal/cache internal/graph internal/image internal/par internal/snapshot internal/solve " +
 		"internal/source internal/source/httpfile internal/source/localtree internal/state internal/worker",
-	"internal/export": "internal/cache internal/compress internal/graph internal/image internal/layout internal/snapshot " +
+	"internal/export": "internal/blob internal/cache internal/compress internal/graph internal/image internal/layout internal/snapshot " +
 		"internal/solve internal/source internal/state internal/worker",
 
 	"internal/state": "internal/atomicfile internal/blob internal/cache internal/lockfile internal/snapshot/overlay " +

@@ -109,7 +109,7 @@ func measure(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{options: o, area: a, report: &report{options: o}}
+	b := &bench{options: o, area: a, report: &report{options: o, load: loadAverage()}}
 	for _, w := range workloads() {
 		if o.only != "" && o.only != w.name {
 			continue

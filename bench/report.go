@@ -118,6 +118,7 @@ func memoryRow(name string) row {
 type report struct {
 	options
 	machine string
+	load    string // of the machine before the first workload: near 0 where the numbers shall count
 	rows    []row
 }
 
@@ -126,7 +127,7 @@ func (r *report) add(rows ...row) { r.rows = append(r.rows, rows...) }
 // markdown is the table, then the commands of each row.
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n", r.machine)
+	fmt.Fprintf(&b, "%s Load average when it began: %s.\n\n", r.machine, r.load)
 	command := fmt.Sprintf("bench/run -runs %d", r.runs)
 	if r.only != "" {
 		command += " -only " + r.only
@@ -213,12 +214,22 @@ func machine(ctx context.Context, a *area) string {
 		if p == "openssl" {
 			argument = "version"
 		}
-		version, _, _ := strings.Cut(first(p, argument), " (")
+		version, _, _ := strings.Cut(first(p, argument), " (image-spec")
 		versions = append(versions, strings.Trim(version, "* "))
 	}
 	return fmt.Sprintf("%s, %d × %s, %s of memory, Linux %s, loop ext4 with a journal. %s. Beside it: %s.",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), value("/proc/cpuinfo", "model name"), value("/proc/meminfo", "MemTotal"),
 		first("uname", "-r"), first(a.path(binDir+"/stacker"), "version"), strings.Join(versions, "; "))
+}
+
+// loadAverage is the number of processes that wanted to run in the last minute.
+func loadAverage() string {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	load, _, _ := strings.Cut(string(data), " ")
+	return load
 }
 
 // value is the first "name: value" of a file in /proc.

@@ -176,6 +176,7 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 		return err
 	}
 	run := &buildRun{app: a, options: o, graph: g, display: display}
+	run.warn(p)
 	err = run.do(ctx)
 	if cerr := display.Close(err); err == nil {
 		err = cerr
@@ -224,6 +225,18 @@ type buildRun struct {
 	graph   *graph.Build
 	display *progress.Display
 	solver  *solve.Solver
+}
+
+// warn tells about what is about to go away.
+func (r *buildRun) warn(p *stackerfile.Project) {
+	for _, f := range p.Files {
+		for _, s := range f.Stages {
+			if s.LegacyImport {
+				r.display.Handle(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: time.Now(), Text: fmt.Sprintf(
+					"%s:%d: import is deprecated: write imports, and find the files in /stacker/imports", f.Name, s.Pos.Line)})
+			}
+		}
+	}
 }
 
 func (r *buildRun) note(format string, args ...any) {

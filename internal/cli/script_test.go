@@ -57,6 +57,7 @@ func prepared(m *testing.M) int {
 		return 1
 	}
 	os.Setenv(homeVariable, home)
+	os.Setenv("TMPDIR", filepath.Join(home, "tmp")) // so that nothing outlives a failed run
 	return m.Run()
 }
 
@@ -85,8 +86,10 @@ func prepare(home string) error {
 	if err := busyboxTar(filepath.Join(home, "base", "busybox.tar")); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(home, "common"), 0o755); err != nil {
-		return err
+	for _, dir := range []string{"common", "tmp"} {
+		if err := os.Mkdir(filepath.Join(home, dir), 0o755); err != nil {
+			return err
+		}
 	}
 	if err := os.Chmod(filepath.Join(home, "common"), 0o777); err != nil {
 		return err

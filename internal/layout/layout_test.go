@@ -101,7 +101,7 @@ func TestCreateRefusesOtherDirectory(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Create(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if _, err := Create(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "does not look like an OCI Layout") {
 		t.Errorf("got %v, want \"not empty\"", err)
 	}
 	if _, err := Open(dir); !errors.Is(err, ErrNoLayout) {
