@@ -70,6 +70,13 @@ func prepare(home string) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build stacker: %w\n%s", err, out)
 	}
+	spec, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencontainers/image-spec").Output()
+	if err != nil {
+		return fmt.Errorf("find the image specification's schemas: %w", err)
+	}
+	if err := os.CopyFS(filepath.Join(home, "schema"), os.DirFS(filepath.Join(strings.TrimSpace(string(spec)), "schema"))); err != nil {
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -204,6 +211,7 @@ func TestScripts(t *testing.T) {
 			"serve":     cmdServe,
 			"status":    cmdStatus,
 			"tmpfs":     cmdTmpfs,
+			"validate":  cmdValidate,
 		},
 	})
 }

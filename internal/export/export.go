@@ -63,12 +63,44 @@ func (e *Layout) Image(ctx context.Context, t *graph.Target) error {
 	if err != nil {
 		return err
 	}
+	if len(a.layers) == 0 {
+		return e.emptyImage(a, t)
+	}
 	layers := make([]ocispec.Descriptor, len(a.layers))
 	for i, l := range a.layers {
 		if layers[i], err = e.layer(ctx, t, l, cache.Chain(a.layers[:i+1])); err != nil {
 			return fmt.Errorf("export image %s: %w", t.Name, err)
 		}
 	}
+	return e.finish(a, t, layers)
+}
+
+// emptyImage gives an image without files one layer without entries: the image
+// specification's schema wants at least one.
+func (e *Layout) emptyImage(a assembled, t *graph.Target) error {
+	const endOfArchive = 1024 // two blocks of zeros
+	archive := make([]byte, endOfArchive)
+	var packed bytes.Buffer
+	z, err := compress.NewWriter(&packed, e.Compression, compress.WriterOptions{})
+	if err == nil {
+		_, err = z.Write(archive)
+		err = errors.Join(err, z.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("export image %s: %w", t.Name, err)
+	}
+	d := descriptorOf(packed.Bytes())
+	if _, err := e.Layout.Blobs().Put(packed.Bytes()); err != nil {
+		return fmt.Errorf("export image %s: %w", t.Name, err)
+	}
+	d.MediaType = mediaType(e.Compression)
+	a.config.RootFS.DiffIDs = []digest.Digest{digest.FromBytes(archive)}
+	a.config.History = append([]ocispec.History{{CreatedBy: "stacker: no files"}}, a.config.History...)
+	return e.finish(a, t, []ocispec.Descriptor{d})
+}
+
+// finish writes the documents of an image whose layers are there.
+func (e *Layout) finish(a assembled, t *graph.Target, layers []ocispec.Descriptor) error {
 	desc, err := e.documents(a, t, layers)
 	if err != nil {
 		return fmt.Errorf("export image %s: %w", t.Name, err)
@@ -100,9 +132,6 @@ func (e *Layout) documents(a assembled, t *graph.Target, layers []ocispec.Descri
 	}
 	config.MediaType = ocispec.MediaTypeImageConfig
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: layers, Annotations: a.annotations}
-	if m.Layers == nil {
-		m.Layers = []ocispec.Descriptor{}
-	}
 	m.SchemaVersion = 2
 	desc, err := e.put(m)
 	desc.MediaType = ocispec.MediaTypeImageManifest
