@@ -39,13 +39,13 @@ var imports = map[string]string{
 
 	"internal/state": "internal/atomicfile internal/blob internal/cache internal/lockfile internal/snapshot/overlay " +
 		"internal/snapshot internal/userns internal/worker",
-	"internal/cache": "internal/atomicfile internal/lockfile",
+	"internal/cache": "internal/atomicfile internal/lockfile internal/snapshot",
 
 	"internal/source":           "internal/blob internal/image internal/layout",
 	"internal/source/localtree": "internal/atomicfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
-	"internal/worker": "internal/compress internal/container internal/image internal/layer internal/mount internal/rootfs internal/shell " +
+	"internal/worker": "internal/compress internal/container internal/layer internal/mount internal/rootfs internal/shell " +
 		"internal/snapshot internal/snapshot/overlay internal/userns",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",

@@ -35,6 +35,12 @@ type Options struct {
 	Images *source.Images
 	HTTP   httpfile.Options // Dir is set by New
 	Now    func() time.Time
+	// StackerDir is the directory of the project for imports; Given: the user
+	// named it, so that it may be a link.
+	StackerDir      string
+	StackerDirGiven bool
+	// SingleID says that steps have one id only: what they do can differ.
+	SingleID func() bool
 	// OnFailure is a command to run in the place of a failed step; Console gives
 	// it the user's terminal. Nil: none.
 	OnFailure []string
@@ -76,7 +82,7 @@ func (b *Builder) Probe(ctx context.Context, v *graph.Vertex, in []cache.Result,
 	case graph.File:
 		return solve.Probe{Ingredients: fileKey(op, v, in)}, nil
 	case graph.Exec:
-		return execProbe(op, v, in), nil
+		return b.execProbe(op, in), nil
 	}
 	return solve.Probe{}, fmt.Errorf("probe: unknown op %T", v.Op)
 }

@@ -76,6 +76,11 @@ func (k *copier) write(ctx context.Context, c graph.Copy) error {
 	if err != nil {
 		return err
 	}
+	for i := range t.Entries {
+		if err := plainName(path.Join(target(c), t.Entries[i].Path)); err != nil {
+			return err
+		}
+	}
 	return t.WriteTar(ctx, k.w, localtree.TarOptions{
 		Name:   func(e localtree.Entry) (string, bool) { return k.name(c, e.Path, e.IsDir()) },
 		Header: func(h *tar.Header) { k.attributes(c, h) },
@@ -89,6 +94,14 @@ func (k *copier) name(c graph.Copy, rel string, dir bool) (string, bool) {
 		return "", false
 	}
 	return strings.TrimPrefix(to, "/"), true
+}
+
+// plainName refuses what a layer would read as the removal of another file.
+func plainName(name string) error {
+	if strings.Contains(name+"/", "/.wh.") {
+		return fmt.Errorf("import %s: a layer cannot hold a file whose name starts with %q: rename it", name, ".wh.")
+	}
+	return nil
 }
 
 // attributes decides on mode, owner and time of an entry.
@@ -112,6 +125,9 @@ func (k *copier) attributes(c graph.Copy, h *tar.Header) {
 // entry passes an entry of another root file system on.
 func (k *copier) entry(c graph.Copy, e entry) error {
 	h := *e.header
+	if err := plainName(path.Join(target(c), e.name)); err != nil {
+		return err
+	}
 	name, ok := k.name(c, e.name, h.Typeflag == tar.TypeDir)
 	if !ok {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -51,13 +52,20 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("run commands failed for image %q: execute failed: %s", e.Stage, how)
 }
 
+// toolsVersion changes when the shell and core utilities that steps can get from
+// this program do something else than before.
+const toolsVersion = "1"
+
 // scriptName is the script's file in the imports directory.
 const scriptName = ".stacker-run.sh"
 
 // execProbe says what a step depends on: the files below and beside it, what is
 // run, and the settings that it can see.
-func execProbe(op graph.Exec, v *graph.Vertex, in []cache.Result) solve.Probe {
-	key := cache.Ingredients{{Name: "step", Value: "run"}}
+func (b *Builder) execProbe(op graph.Exec, in []cache.Result) solve.Probe {
+	key := cache.Ingredients{{Name: "step", Value: "run"}, {Name: "machine", Value: runtime.GOARCH}, {Name: "tools", Value: toolsVersion}}
+	if b.SingleID != nil && b.SingleID() {
+		key.Add("user ids", "one only")
+	}
 	key.Add("base", in[0].Chain())
 	if op.Script != "" {
 		key.Add("script", op.Script)

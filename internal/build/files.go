@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -167,8 +168,8 @@ func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func
 	if dir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make imports directory: %w", err)
+	if err := b.safeDir(dir); err != nil {
+		return err
 	}
 	for _, c := range copies {
 		r, ok := results(v.Inputs[c.Input])
@@ -188,6 +189,37 @@ func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func
 		}
 		if _, err := t.CopyTo(ctx, b.index, to); err != nil {
 			return fmt.Errorf("copy imports: %w", err)
+		}
+	}
+	return nil
+}
+
+// safeDir makes a directory for imports. A project may come from anybody, with
+// links at our places that lead out of it: nothing is written through them.
+func (b *Builder) safeDir(dir string) error {
+	base := b.StackerDir
+	if !b.StackerDirGiven {
+		base = filepath.Dir(base) // a link called .stacker is the project's, too
+	}
+	rel, err := filepath.Rel(base, dir)
+	if err != nil || !filepath.IsLocal(rel) {
+		return fmt.Errorf("imports directory %s is not below %s", dir, base)
+	}
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		return fmt.Errorf("make imports directory: %w", err)
+	}
+	p := base
+	for elem := range strings.SplitSeq(filepath.ToSlash(rel), "/") {
+		p = filepath.Join(p, elem)
+		if err := os.Mkdir(p, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("make imports directory: %w", err)
+		}
+		info, err := os.Lstat(p)
+		if err != nil {
+			return fmt.Errorf("make imports directory: %w", err)
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("%s is no directory (a link?): nothing is written through it; remove it, or choose another place with --stacker-dir", p)
 		}
 	}
 	return nil

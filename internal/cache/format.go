@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"build.stacker.dev/internal/snapshot"
 )
 
 // The directory of the cache:
@@ -75,20 +77,16 @@ type SourceImage struct {
 	Annotations map[string]string  `json:"annotations,omitempty"`
 }
 
-// Chain is the identity of a stack of layers: the chainID of the OCI image
-// specification, empty for none.
+// Chain is the identity of a stack of layers, empty for none: see package snapshot.
 func (r Result) Chain() string { return Chain(r.Layers) }
 
 // Chain is the identity of the layers, bottom first.
 func Chain(layers []Layer) string {
-	if len(layers) == 0 {
-		return ""
+	id := ""
+	for _, l := range layers {
+		id = snapshot.Chain(id, string(l.DiffID))
 	}
-	id := layers[0].DiffID
-	for _, l := range layers[1:] {
-		id = digest.FromString(string(id) + " " + string(l.DiffID))
-	}
-	return string(id)
+	return id
 }
 
 // Record is a result with what led to it.

@@ -94,6 +94,16 @@ func (s *Store) Remove(k Key) error {
 	return err
 }
 
+// Clear forgets all keys: something below them turned out to be damaged, and
+// what was made on top of that cannot be told apart.
+func (s *Store) Clear() error {
+	p := filepath.Join(s.dir, "keys")
+	if err := os.RemoveAll(p); err != nil {
+		return fmt.Errorf("clear cache: %w", err)
+	}
+	return os.MkdirAll(p, 0o700)
+}
+
 // Touch marks a record as used now: prune removes what was not used for long.
 func (s *Store) Touch(k Key, now time.Time) { _ = os.Chtimes(s.keyPath(k), now, now) }
 

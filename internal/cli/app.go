@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"build.stacker.dev/internal/build"
 	"build.stacker.dev/internal/frontend/stackerfile"
@@ -98,6 +100,11 @@ func (a *app) images(s *state.State) *source.Images {
 func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 	return build.New(build.Options{
 		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx)}, Now: a.now,
+		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
+		SingleID: sync.OnceValue(func() bool {
+			p, err := plan()
+			return err == nil && p.Level == userns.LevelSingle
+		}),
 	})
 }
 
@@ -129,8 +136,8 @@ func (a *app) display() (*progress.Display, error) {
 	if m == progress.Plain || m == progress.Quiet || o.Size == nil && m != progress.RawJSON {
 		// What steps print goes to stdout as it is, for whoever reads it there.
 		o.RunOutput = a.std.Out
-		if t := progress.ForTerminal(a.std.Out, os.Getenv); t.Size != nil {
-			o.RunOutput = progress.NewSafeWriter(a.std.Out, t.Color)
+		if term.IsTerminal(int(a.std.Out.Fd())) { // also one that is called dumb
+			o.RunOutput = progress.NewSafeWriter(a.std.Out, progress.ForTerminal(a.std.Out, os.Getenv).Color)
 		}
 	}
 	return progress.New(m, out, o), nil

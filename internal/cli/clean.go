@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +39,9 @@ func (a *app) clean() error {
 			continue
 		}
 		if err == nil {
+			err = ours(dir)
+		}
+		if err == nil {
 			err = os.RemoveAll(dir)
 		}
 		if err != nil {
@@ -48,6 +53,27 @@ func (a *app) clean() error {
 	}
 	if failed {
 		return errors.New("cleaning failed")
+	}
+	return nil
+}
+
+// ours refuses to remove a directory with things that no build put there: a wrong
+// option must not cost anybody their files.
+func ours(dir string) error {
+	names := []string{"oci-layout", "index.json", "blobs", "imports", "build.cache", "storage.type", "layer-bases", "imports-copy",
+		"artifacts", "rootfsPivot", ".lock"}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		n := e.Name()
+		if n == ".lock" { // made by earlier versions in directories that were theirs
+			return nil
+		}
+		if !slices.Contains(names, n) && !strings.HasPrefix(n, ".tmp-") && !strings.HasPrefix(n, "lxc-") && !strings.HasPrefix(n, "sha256_") {
+			return fmt.Errorf("it has %q, which no build put there: remove it by hand", n)
+		}
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type settings struct {
 	storageType                           string
 	progress                              string
 	noProgress                            bool
+	stackerDirGiven                       bool
 
 	sourceEpoch *time.Time // SOURCE_DATE_EPOCH
 }
@@ -97,6 +98,7 @@ func (s *settings) complete(cmd *cobra.Command) error {
 			return fmt.Errorf("find %s: %w", d.flag, err)
 		}
 	}
+	s.stackerDirGiven = changed("stacker-dir") || c.StackerDir != ""
 	if strings.Contains(s.rootsDir, ":") {
 		return fmt.Errorf("using ':' in the name of --roots-dir (%s) is forbidden due to overlay constraints", s.rootsDir)
 	}

@@ -351,8 +351,9 @@ func (e *Layout) pack(ctx context.Context, t *graph.Target, l cache.Layer, chain
 	}, out.File())
 	if errors.Is(err, worker.ErrMismatch) {
 		// What is kept is damaged: it must not be served again.
-		_ = w.Remove(ctx, []string{tree})
-		return d, fmt.Errorf("%w: it was removed, run the build again", err)
+		// Nor what was made on top of it.
+		return d, fmt.Errorf("%w: it was removed, and so were all kept results: run the build again",
+			errors.Join(err, w.Remove(ctx, []string{tree}), e.State.Cache.Clear()))
 	}
 	if err != nil {
 		return d, err

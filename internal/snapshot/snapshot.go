@@ -12,6 +12,7 @@ package snapshot
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"strings"
 )
@@ -54,9 +55,18 @@ type Driver interface {
 	Exists(tree string) bool
 }
 
-// LayerTree names the tree of a layer by its chainID: what a layer shows can
+// Chain is the identity of a stack of layers: that of the layers below, empty for
+// none, and one more diffID. It is not the chainID of the OCI image
+// specification: that of a stack of one is its diffID, so that an image can be
+// made whose only layer has the chainID of another image's whole stack.
+func Chain(below, diffID string) string {
+	sum := sha256.Sum256([]byte("stacker chain\x00" + below + "\x00" + diffID))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// LayerTree names the tree of a layer by its Chain: what a layer shows can
 // depend on those below it, for directories that it does not describe itself.
-func LayerTree(chainID string) string { return "layer/" + hexOf(chainID) }
+func LayerTree(chain string) string { return "layer/" + hexOf(chain) }
 
 // FilesTree names a tree of files by their content.
 func FilesTree(content string) string { return "files/" + hexOf(content) }

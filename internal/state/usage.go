@@ -151,7 +151,9 @@ func (s *State) leftovers() []string {
 	var out []string
 	entries, _ := os.ReadDir(filepath.Join(s.Dir, treesDir, "tmp"))
 	for _, e := range entries {
-		out = append(out, e.Name())
+		if e.IsDir() {
+			out = append(out, e.Name())
+		}
 	}
 	return out
 }

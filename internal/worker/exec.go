@@ -24,7 +24,7 @@ import (
 func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecReply, err error) {
 	start := time.Now()
 	out.Start = start.UnixNano()
-	a, err := s.driver.Prepare(snapshot.NewID(), r.Lower)
+	a, err := s.driver.Prepare(s.session.newID(), r.Lower)
 	if err != nil {
 		return out, err
 	}
@@ -243,7 +243,7 @@ func (s *server) tools(r ExecRequest, own bool, spec *container.Spec) error {
 // toolsDir makes a directory for tools: a file for this program to be mounted
 // over, and links to it. All steps of the worker share it.
 func (s *server) toolsDir(links []string) (string, error) {
-	id := snapshot.NewID()
+	id := s.session.newID()
 	dir, err := s.driver.Dir(id)
 	if err != nil {
 		return "", err
@@ -275,7 +275,7 @@ func addToPath(spec *container.Spec, dir string) {
 // probe tries what steps need.
 func (s *server) probe(ctx context.Context) (ProbeReply, error) {
 	var out ProbeReply
-	a, err := s.driver.Prepare(snapshot.NewID(), nil)
+	a, err := s.driver.Prepare(s.session.newID(), nil)
 	if err != nil {
 		return out, err
 	}

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/compress"
-	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/snapshot"
 )
@@ -34,7 +33,7 @@ func (s *server) apply(ctx context.Context, c *call, r ApplyRequest) (out ApplyR
 		_, err := io.Copy(io.Discard, f) // the sender may not meet a closed pipe
 		return out, err
 	}
-	id := snapshot.NewID()
+	id := s.session.newID()
 	dir, err := s.driver.Dir(id)
 	if err != nil {
 		return out, err
@@ -63,10 +62,7 @@ func (s *server) apply(ctx context.Context, c *call, r ApplyRequest) (out ApplyR
 
 // layerTree names the tree of a new layer on top of a chain; "" is no layers.
 func layerTree(below string, diffID digest.Digest) string {
-	if below == "" {
-		return snapshot.LayerTree(string(diffID))
-	}
-	return snapshot.LayerTree(string(image.ExtendChain(digest.Digest(below), diffID)))
+	return snapshot.LayerTree(snapshot.Chain(below, string(diffID)))
 }
 
 // describe computes the layer that a directory in overlay format is.

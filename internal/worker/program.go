@@ -40,16 +40,17 @@ func (s *server) program() (*os.File, error) {
 	version := fmt.Sprintln("program", st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
 	sum := sha256.Sum256([]byte(version))
 	tree := snapshot.FilesTree(hex.EncodeToString(sum[:]))
-	if !s.driver.Exists(tree) {
-		if err := s.keepProgram(self, tree); err != nil {
+	kept := filepath.Join(s.driver.Path(tree), "stacker")
+	if info, err := os.Lstat(kept); err != nil || !info.Mode().IsRegular() || info.Size() != st.Size {
+		if err := errors.Join(s.driver.Remove(tree), s.keepProgram(self, tree)); err != nil {
 			return nil, err
 		}
 	}
-	return os.OpenFile(filepath.Join(s.driver.Path(tree), "stacker"), unix.O_PATH|unix.O_CLOEXEC, 0)
+	return os.OpenFile(kept, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
 func (s *server) keepProgram(self, tree string) (err error) {
-	id := snapshot.NewID()
+	id := s.session.newID()
 	dir, err := s.driver.Dir(id)
 	if err != nil {
 		return err

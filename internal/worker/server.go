@@ -23,6 +23,7 @@ import (
 // server is the worker's side.
 type server struct {
 	driver   snapshot.Driver
+	session  *session
 	steps    container.Runner
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
@@ -52,7 +53,13 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 	// process' decision. Ignoring them would be inherited by the steps.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	// The tree area is the working directory.
-	s := &server{driver: overlay.New("."), singleID: singleID}
+	own, err := newSession()
+	if err != nil {
+		return err
+	}
+	defer own.end()
+	s := &server{driver: overlay.New("."), session: own, singleID: singleID}
+	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)
 	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })
 	s.shellTools = sync.OnceValues(func() (string, error) { return s.toolsDir(shell.Names()) })

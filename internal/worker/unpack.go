@@ -90,7 +90,7 @@ func (s *server) unpackOne(ctx context.Context, c *call, n int, stack []*unpacki
 	if err != nil {
 		return err
 	}
-	id := snapshot.NewID()
+	id := s.session.newID()
 	dir, err := s.driver.Dir(id)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package initproc
 
 import (
 	"syscall"
+	"unsafe"
 )
 
 // defaultPath is searched where the environment has no PATH.
@@ -82,6 +83,21 @@ func execError(path string, err error) error {
 	return &fault{"exec " + path, err}
 }
 
+// dropSignals gives signals their default action, which for the first process of
+// a pid namespace is none, as long as they come from inside (pid_namespaces(7)).
+// Go's handlers would let "kill -HUP 1", which maintainer scripts do, end the step.
+func dropSignals() {
+	var action [4]uint64 // struct sigaction of the kernel: SIG_DFL, no flags, empty mask
+	const sigsetSize = 8
+	for sig := uintptr(1); sig <= 64; sig++ {
+		switch syscall.Signal(sig) {
+		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGURG: // fixed, or Go's own
+			continue
+		}
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&action)), 0, sigsetSize, 0, 0)
+	}
+}
+
 // reap collects processes that end until the command does, and reports that.
 func reap(command int) error {
 	// Only this end of the streams is the command's: a reader of its output must
@@ -89,6 +105,7 @@ func reap(command int) error {
 	for fd := range 3 {
 		_ = syscall.Close(fd)
 	}
+	dropSignals()
 	for {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, 0, nil)
