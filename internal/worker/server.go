@@ -14,7 +14,10 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"build.stacker.dev/internal/container"
+	"build.stacker.dev/internal/mount"
 	"build.stacker.dev/internal/shell"
 	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/snapshot/overlay"
@@ -58,7 +61,11 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 		return err
 	}
 	defer own.end()
-	s := &server{driver: overlay.New("."), session: own, singleID: singleID}
+	driver := overlay.New(".")
+	if mountScratch() == nil {
+		driver = driver.WithScratch(scratchDir)
+	}
+	s := &server{driver: driver, session: own, singleID: singleID}
 	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)
 	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })
@@ -92,6 +99,28 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 			})
 		}
 	}
+}
+
+// scratchDir is where mountScratch mounts, in the tree area.
+const scratchDir = "scratch"
+
+// mountScratch mounts a file system in memory, seen by this process and its steps
+// only. Without it the small files of steps lie beside their snapshots.
+func mountScratch() error {
+	if err := os.Mkdir(scratchDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	at, err := os.OpenFile(scratchDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	m, err := mount.New("tmpfs", mount.NoSuid|mount.NoDev, mount.Option{Key: "mode", Value: "0700"})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return mount.Attach(m, at)
 }
 
 // discardAll drops what all steps shared.

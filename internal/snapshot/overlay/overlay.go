@@ -24,12 +24,20 @@ import (
 const tmpDir = "tmp"
 
 // Driver keeps its trees below one directory. It implements snapshot.Driver.
-type Driver struct{ dir string }
+type Driver struct {
+	dir     string
+	scratch string // see WithScratch; empty: dir
+}
 
 var _ snapshot.Driver = (*Driver)(nil)
 
 // New returns a driver for the directory, which Init has made.
 func New(dir string) *Driver { return &Driver{dir: dir} }
+
+// WithScratch returns a driver that puts the Extra of active snapshots below
+// another directory, best in memory: there are many small files in it, none of
+// which outlives its step.
+func (d *Driver) WithScratch(dir string) *Driver { return &Driver{dir: d.dir, scratch: dir} }
 
 // Dirs are the directories that must exist before a driver is used.
 func Dirs() []string { return []string{"layer", "files", tmpDir} }
@@ -59,7 +67,12 @@ func (d *Driver) Prepare(id string, lower []string) (snapshot.Active, error) {
 	}
 	base := d.active(id)
 	a.Upper, a.Work, a.Extra = filepath.Join(base, "fs"), filepath.Join(base, "work"), filepath.Join(base, "extra")
-	for _, p := range []string{base, a.Upper, a.Work, a.Extra} {
+	dirs := []string{base, a.Upper, a.Work, a.Extra}
+	if d.scratch != "" {
+		a.Extra = filepath.Join(d.scratch, id, "extra")
+		dirs = []string{base, a.Upper, a.Work, filepath.Dir(a.Extra), a.Extra}
+	}
+	for _, p := range dirs {
 		if err := os.Mkdir(p, 0o755); err != nil {
 			return a, fmt.Errorf("prepare snapshot: %w", err)
 		}
@@ -107,7 +120,13 @@ func (d *Driver) Adopt(dir, tree string) error {
 }
 
 // Discard implements snapshot.Driver.
-func (d *Driver) Discard(id string) error { return removeAll(d.active(id)) }
+func (d *Driver) Discard(id string) error {
+	err := removeAll(d.active(id))
+	if d.scratch != "" {
+		err = errors.Join(err, removeAll(filepath.Join(d.scratch, id)))
+	}
+	return err
+}
 
 // Remove implements snapshot.Driver. The tree disappears at once: it is moved
 // away first, so that nobody finds half of it.
