@@ -6,6 +6,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -76,15 +77,15 @@ func prepare(dir string) error {
 }
 
 func prepareParts(dir string) error {
-	version, err := os.ReadFile(filepath.Join(dir, formatName))
-	if err == nil {
+	version, err := readFormat(filepath.Join(dir, formatName))
+	if err == nil && len(version) > 0 { // an empty one was torn by a power cut
 		if v := strings.TrimSpace(string(version)); v != formatVersion {
 			return fmt.Errorf("state directory %s has format %q, this program knows %s: use the version of stacker that made it, "+
 				"or another directory with --state", dir, v, formatVersion)
 		}
 		return nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("open state directory: %w", err)
 	}
 	for _, d := range []string{blobsDir, cacheDir, treesDir, unsyncedDir, IndexDir, HTTPDir} {
@@ -96,6 +97,24 @@ func prepareParts(dir string) error {
 		return err
 	}
 	return atomicfile.Write(filepath.Join(dir, formatName), []byte(formatVersion+"\n"), 0o600, atomicfile.Sync)
+}
+
+// readFormat reads a small regular file, and nothing else that may have its name.
+func readFormat(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	const most = 64 // bytes; a version has one or two
+	if !info.Mode().IsRegular() || info.Size() > most {
+		return nil, fmt.Errorf("%s is damaged: remove it", path)
+	}
+	return io.ReadAll(f)
 }
 
 func empty(dir string) bool {

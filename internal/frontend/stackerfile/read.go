@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 	"syscall"
@@ -192,8 +193,19 @@ func (s *document) line(number int) string {
 	if number < len(s.rawLines) {
 		end = s.rawLines[number]
 	}
-	return strings.TrimRightFunc(s.raw[s.rawLines[number-1]:end], isBreak)
+	return hidePasswords(strings.TrimRightFunc(s.raw[s.rawLines[number-1]:end], isBreak))
 }
+
+// hidePasswords keeps those of URLs out of messages, which end up in logs. The
+// length stays, so that marks below the line stand right.
+func hidePasswords(line string) string {
+	return urlPassword.ReplaceAllStringFunc(line, func(s string) string {
+		head := strings.LastIndexByte(s, ':') + 1
+		return s[:head] + strings.Repeat("*", len(s)-head-1) + "@"
+	})
+}
+
+var urlPassword = regexp.MustCompile(`://[^/\s:@"']*:[^/\s@"']+@`)
 
 // fail makes an error of a place.
 func (s *document) fail(p Pos, hint, format string, args ...any) *Error {
