@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/build"
 	"build.stacker.dev/internal/cache"
@@ -30,13 +31,19 @@ import (
 // fileOptions choose the build file and what is put into it.
 type fileOptions struct {
 	file           string
+	files          []string // found ones, in place of file
 	substitute     []string
 	substituteFile string
 	requireHash    bool
+	allowMissing   bool // placeholders need no value
 }
 
 func (o *fileOptions) flags(f *pflag.FlagSet) {
 	f.StringVarP(&o.file, "stacker-file", "f", "stacker.yaml", "build file")
+	o.substituteFlags(f)
+}
+
+func (o *fileOptions) substituteFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.substitute, "substitute", nil, "KEY=VALUE for ${{KEY}} in the build file (may be repeated)")
 	f.StringVar(&o.substituteFile, "substitute-file", "", "YAML file of KEY: VALUE for the build file")
 }
@@ -66,8 +73,13 @@ func (a *app) buildCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.build(cmd.Context(), o) },
 	}
-	f := cmd.Flags()
-	o.fileOptions.flags(f)
+	o.fileOptions.flags(cmd.Flags())
+	o.flags(cmd.Flags())
+	return cmd
+}
+
+// flags are those of every command that builds.
+func (o *buildOptions) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.noCache, "no-cache", false, "run every step, even if its result is known")
 	f.BoolVar(&o.shellFail, "shell-fail", false, "open /bin/sh where a run failed")
 	f.StringVar(&o.onRunFailure, "on-run-failure", "", "run this command where a run failed")
@@ -75,12 +87,16 @@ func (a *app) buildCommand() *cobra.Command {
 	f.BoolVar(&o.explain, "explain", false, "say for each step whether it was reused and, if not, what differed")
 	f.BoolVar(&o.orderOnly, "order-only", false, "print the order of the stages and do nothing")
 	f.BoolVar(&o.requireHash, "require-hash", false, "refuse http imports without a hash")
+	o.imageFlags(f)
+}
+
+// imageFlags are those that make a difference in an image.
+func (o *buildOptions) imageFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.namespace, "annotations-namespace", "io.stackeroci", "prefix of the annotations that stacker sets")
 	f.BoolVar(&o.noYAML, "no-yaml-annotation", false, "keep the build file out of the image's annotations")
 	f.BoolVar(&o.privileged, "privileged-run", false, "run steps with all capabilities of their user namespace and without seccomp")
 	f.StringVar(&o.network, "network", "host", "what steps can reach: host or none")
 	f.StringArrayVar(&o.layerTypes, "layer-type", []string{"tar"}, "type of the layers: tar")
-	return cmd
 }
 
 // check refuses what does not go together or is not in yet.
@@ -108,13 +124,18 @@ func (o *buildOptions) check() error {
 
 // load reads the build file and those that it needs.
 func (a *app) load(o fileOptions) (*stackerfile.Project, error) {
-	l := stackerfile.LoadOptions{SubstituteFile: o.substituteFile, RequireHash: o.requireHash, Builtins: a.builtins()}
+	l := stackerfile.LoadOptions{
+		SubstituteFile: o.substituteFile, RequireHash: o.requireHash, AllowMissing: o.allowMissing, Builtins: a.builtins(),
+	}
 	for _, s := range o.substitute {
 		k, v, ok := strings.Cut(s, "=")
 		if !ok || k == "" {
 			return nil, fmt.Errorf("invalid substitution %s: write --substitute KEY=VALUE", s)
 		}
 		l.Substitutions = append(l.Substitutions, stackerfile.Substitution{Key: k, Value: v})
+	}
+	if o.files != nil {
+		return stackerfile.LoadAll(o.files, l)
 	}
 	return stackerfile.Load(o.file, l)
 }
@@ -210,12 +231,11 @@ func (a *app) checkOCIDir() error {
 	if !info.IsDir() {
 		return fmt.Errorf("parameter oci-dir=%q exists but is not a directory", a.settings.ociDir)
 	}
-	probe, err := os.CreateTemp(a.settings.ociDir, ".tmp-*")
-	if err != nil {
-		return fmt.Errorf("cannot write to oci-dir: %w: if an earlier build ran as another user (sudo?), "+
-			"give the directory back with chown, remove it, or choose another with --oci-dir", err)
+	if err := unix.Access(a.settings.ociDir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("cannot write to oci-dir %s: %w: if an earlier build ran as another user (sudo?), "+
+			"give the directory back with chown, remove it, or choose another with --oci-dir", a.settings.ociDir, err)
 	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+	return nil
 }
 
 // buildRun is one build under way.

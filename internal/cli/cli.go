@@ -140,8 +140,8 @@ func (a *app) command() *cobra.Command {
 	})
 	a.settings.flags(cmd.PersistentFlags())
 	cmd.AddCommand(
-		a.buildCommand(), a.chrootCommand(), a.grabCommand(), a.inspectCommand(), a.cleanCommand(),
-		a.checkCommand(), a.duCommand(), a.pruneCommand(), a.versionCommand(),
+		a.buildCommand(), a.recursiveBuildCommand(), a.publishCommand(), a.chrootCommand(), a.grabCommand(), a.inspectCommand(),
+		a.cleanCommand(), a.checkCommand(), a.duCommand(), a.pruneCommand(), a.gcCommand(), a.unprivSetupCommand(), a.versionCommand(),
 	)
 	return cmd
 }

@@ -73,7 +73,7 @@ func (a *app) pruneCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "remove everything that no build uses at this moment")
-	cmd.Flags().DurationVar(&until, "unused-for", 30*24*time.Hour, "remove results that were not used for this long")
+	cmd.Flags().DurationVar(&until, "unused-for", keepUnused, "remove results that were not used for this long")
 	return cmd
 }
 

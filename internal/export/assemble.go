@@ -105,6 +105,25 @@ func (a *assembled) addHistory(t *graph.Target, layers []cache.Layer) {
 	a.config.History = h
 }
 
+// emptyArchive is a tar without entries: two blocks of zeros.
+func emptyArchive() []byte { return make([]byte, 1024) }
+
+// addEmptyLayer tells in the config that there is one layer, an emptyArchive.
+func (a *assembled) addEmptyLayer() {
+	a.config.RootFS.DiffIDs = []digest.Digest{digest.FromBytes(emptyArchive())}
+	a.config.History = append([]ocispec.History{{CreatedBy: "stacker: no files"}}, a.config.History...)
+}
+
+// date says when the image was made.
+func (a *assembled) date(created time.Time) {
+	a.config.Created = &created
+	for i := range a.config.History {
+		if h := &a.config.History[i]; h.Author == author && h.Created == nil {
+			h.Created = &created
+		}
+	}
+}
+
 func clamped(t time.Time, epoch *time.Time) time.Time {
 	if epoch != nil {
 		return epoch.UTC()

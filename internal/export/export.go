@@ -78,12 +78,10 @@ func (e *Layout) Image(ctx context.Context, t *graph.Target) error {
 // emptyImage gives an image without files one layer without entries: the image
 // specification's schema wants at least one.
 func (e *Layout) emptyImage(a assembled, t *graph.Target) error {
-	const endOfArchive = 1024 // two blocks of zeros
-	archive := make([]byte, endOfArchive)
 	var packed bytes.Buffer
 	z, err := compress.NewWriter(&packed, e.Compression, compress.WriterOptions{})
 	if err == nil {
-		_, err = z.Write(archive)
+		_, err = z.Write(emptyArchive())
 		err = errors.Join(err, z.Close())
 	}
 	if err != nil {
@@ -94,8 +92,7 @@ func (e *Layout) emptyImage(a assembled, t *graph.Target) error {
 		return fmt.Errorf("export image %s: %w", t.Name, err)
 	}
 	d.MediaType = mediaType(e.Compression)
-	a.config.RootFS.DiffIDs = []digest.Digest{digest.FromBytes(archive)}
-	a.config.History = append([]ocispec.History{{CreatedBy: "stacker: no files"}}, a.config.History...)
+	a.addEmptyLayer()
 	return e.finish(a, t, []ocispec.Descriptor{d})
 }
 
@@ -120,12 +117,7 @@ func (e *Layout) documents(a assembled, t *graph.Target, layers []ocispec.Descri
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	a.config.Created = &created
-	for i := range a.config.History {
-		if h := &a.config.History[i]; h.Author == author && h.Created == nil {
-			h.Created = &created
-		}
-	}
+	a.date(created)
 	config, err := e.put(a.config)
 	if err != nil {
 		return ocispec.Descriptor{}, err

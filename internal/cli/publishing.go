@@ -1,0 +1,246 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"build.stacker.dev/internal/blob"
+	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/layout"
+	"build.stacker.dev/internal/progress"
+	"build.stacker.dev/internal/reference"
+	"build.stacker.dev/internal/registry"
+	"build.stacker.dev/internal/registry/auth"
+	"build.stacker.dev/internal/solve"
+)
+
+// uploads is how many blobs are uploaded at the same time.
+const uploads = 4
+
+// publishRun is one publishing under way.
+type publishRun struct {
+	app     *app
+	options publishOptions
+	from    *layout.Layout
+	display *progress.Display
+}
+
+func (r *publishRun) do(ctx context.Context, images []*publication, notes []string, to destination) error {
+	for _, n := range notes {
+		r.note(n)
+	}
+	if to.dir != "" {
+		return r.toLayout(ctx, images, to.dir)
+	}
+	client := registry.New(r.registryOptions())
+	placed := map[digest.Digest]string{}
+	var err error
+	for _, i := range images {
+		err = r.image(i, func(sink solve.Sink) error {
+			return r.upload(ctx, client, i, placed, sink)
+		})
+		if err != nil {
+			break
+		}
+	}
+	return errors.Join(err, client.Close())
+}
+
+func (r *publishRun) note(text string) {
+	r.display.Handle(solve.Event{Kind: solve.Note, Text: text, Time: r.app.now()})
+}
+
+// registryOptions are those of the user, with the credentials that were given:
+// all images go to one registry.
+func (r *publishRun) registryOptions() registry.Options {
+	o := registryOptions(r.options.skipTLS)
+	if r.options.username != "" {
+		given := auth.Credentials{Username: r.options.username, Password: r.options.password}
+		o.Credentials = func(context.Context, string, string) (auth.Credentials, error) { return given, nil }
+	}
+	return o
+}
+
+// image shows the work for one image.
+func (r *publishRun) image(i *publication, work func(solve.Sink) error) error {
+	for _, u := range i.urls {
+		r.note(fmt.Sprintf("publishing %s %s to %s", i.stage.File.Name, i.stage.Name, u))
+	}
+	v := solve.Vertex{ID: "publish " + i.stage.Name, Stage: i.stage.Name, Name: "publish", Pos: i.stage.Pos.String()}
+	sink := func(e solve.Event) {
+		e.Vertex, e.Time = v, r.app.now()
+		r.display.Handle(e)
+	}
+	start := r.app.now()
+	sink(solve.Event{Kind: solve.Started})
+	err := work(sink)
+	end := solve.Event{Kind: solve.Done, Dur: r.app.now().Sub(start)}
+	if err != nil {
+		end.Kind, end.Err = solve.Failed, err
+	}
+	sink(end)
+	return err
+}
+
+// contents reads an image's manifest and lists its blobs, each once.
+func (r *publishRun) contents(ctx context.Context, i *publication) (manifest []byte, blobs []ocispec.Descriptor, err error) {
+	manifest, err = r.from.Blobs().ReadAll(ctx, i.desc, image.MaxManifestSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := image.ParseManifest(manifest, i.desc.MediaType)
+	if err != nil {
+		return nil, nil, fmt.Errorf("image %s: %w", i.stage.Name, err)
+	}
+	for _, d := range append(slices.Clone(m.Layers), m.Config) {
+		if !slices.ContainsFunc(blobs, func(b ocispec.Descriptor) bool { return b.Digest == d.Digest }) {
+			blobs = append(blobs, d)
+		}
+	}
+	return manifest, blobs, nil
+}
+
+// upload puts an image into a registry and gives it its tags last. placed tells
+// which repository has a blob already: the registry takes it from there.
+func (r *publishRun) upload(ctx context.Context, c *registry.Client, i *publication, placed map[digest.Digest]string, sink solve.Sink) error {
+	_, blobs, err := r.contents(ctx, i)
+	if err != nil {
+		return err
+	}
+	ref := i.refs[0]
+	if err := r.uploadBlobs(ctx, c, ref, blobs, placed, sink); err != nil {
+		return fmt.Errorf("publish %s: %w", i.stage.Name, err)
+	}
+	for _, d := range blobs {
+		placed[d.Digest] = ref.Repository
+	}
+	there := func(context.Context, ocispec.Descriptor) error { return nil }
+	for _, ref := range i.refs {
+		if err := c.Push(ctx, ref, i.desc, r.from, registry.PushOptions{Blob: there}); err != nil {
+			return fmt.Errorf("publish %s: %w", i.stage.Name, err)
+		}
+	}
+	return nil
+}
+
+// uploadBlobs uploads several blobs at the same time. The first error stops all.
+func (r *publishRun) uploadBlobs(ctx context.Context, c *registry.Client, ref reference.Reference,
+	blobs []ocispec.Descriptor, placed map[digest.Digest]string, sink solve.Sink,
+) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	slots := make(chan struct{}, uploads)
+	var wg sync.WaitGroup
+	for _, d := range blobs {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if ctx.Err() != nil {
+				return
+			}
+			open := func(ctx context.Context) (io.ReadCloser, error) {
+				b, err := r.from.Open(ctx, d)
+				if err != nil {
+					return nil, err
+				}
+				return &told{ReadCloser: b, tell: func(done int64) {
+					sink(solve.Event{Kind: solve.Progress, Item: "push " + d.Digest.Encoded()[:12], Current: done, Total: d.Size})
+				}}, nil
+			}
+			var mounts []string
+			if repo := placed[d.Digest]; repo != "" && repo != ref.Repository {
+				mounts = []string{repo}
+			}
+			if err := c.PutBlob(ctx, ref, d, open, mounts...); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// toLayout copies images into another layout and tags all of them at once.
+func (r *publishRun) toLayout(ctx context.Context, images []*publication, dir string) error {
+	to, err := layout.Create(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	release, err := to.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	same := sameDir(dir, r.app.settings.ociDir)
+	var entries []layout.Entry
+	for _, i := range images {
+		err := r.image(i, func(solve.Sink) error {
+			if same {
+				return nil
+			}
+			return r.copy(ctx, i, to)
+		})
+		if err != nil {
+			return fmt.Errorf("publish %s: %w", i.stage.Name, err)
+		}
+		for _, t := range i.tags {
+			entries = append(entries, layout.Entry{Tag: t, Descriptor: i.desc})
+		}
+	}
+	return to.Tag(ctx, entries...)
+}
+
+// copy puts an image's blobs into a layout, verified.
+func (r *publishRun) copy(ctx context.Context, i *publication, to *layout.Layout) error {
+	manifest, blobs, err := r.contents(ctx, i)
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if whole(ctx, to.Blobs(), d) {
+			continue
+		}
+		if err := copyBlob(ctx, r.from, to, d); err != nil {
+			return err
+		}
+	}
+	return to.PutBlob(i.desc, bytes.NewReader(manifest))
+}
+
+func copyBlob(ctx context.Context, from, to *layout.Layout, d ocispec.Descriptor) error {
+	b, err := from.Open(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return to.PutBlob(d, b)
+}
+
+// whole tells whether a store has a blob, undamaged.
+func whole(ctx context.Context, s *blob.Store, d ocispec.Descriptor) bool {
+	if !s.Has(d) {
+		return false
+	}
+	b, err := s.Open(ctx, d)
+	if err != nil {
+		return false
+	}
+	defer b.Close()
+	_, err = io.Copy(io.Discard, b)
+	return err == nil
+}

@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package export
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/layout"
+)
+
+// Current tells whether the image that the layout has under a target's name is
+// the one that Image would make, however its layers are compressed. It writes
+// nothing; of e it needs Layout and Results.
+func (e *Layout) Current(ctx context.Context, t *graph.Target) (bool, error) {
+	a, err := assemble(t, e.Results)
+	if err != nil {
+		return false, err
+	}
+	if len(a.layers) == 0 {
+		a.addEmptyLayer()
+	}
+	m, raw, err := e.kept(ctx, t.Name)
+	if errors.Is(err, layout.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read image %s: %w", t.Name, err)
+	}
+	c, err := image.ParseConfig(raw)
+	if err != nil {
+		return false, fmt.Errorf("read image %s: %w", t.Name, err)
+	}
+	created := t.Config.SourceEpoch
+	if created == nil {
+		created = c.Created // when it was made first is not a part of what it is
+	}
+	if created == nil {
+		return false, nil
+	}
+	a.date(created.UTC())
+	want, err := image.Marshal(a.config)
+	return bytes.Equal(want, raw) && maps.Equal(a.annotations, m.Annotations), err
+}
+
+// kept reads the manifest and the config that a tag names.
+func (e *Layout) kept(ctx context.Context, tag string) (m ocispec.Manifest, config []byte, err error) {
+	d, err := e.Layout.Resolve(ctx, tag)
+	if err != nil {
+		return m, nil, err
+	}
+	raw, err := e.Layout.Blobs().ReadAll(ctx, d, image.MaxManifestSize)
+	if err != nil {
+		return m, nil, err
+	}
+	if m, err = image.ParseManifest(raw, d.MediaType); err != nil {
+		return m, nil, err
+	}
+	config, err = e.Layout.Blobs().ReadAll(ctx, m.Config, image.MaxConfigSize)
+	return m, config, err
+}
