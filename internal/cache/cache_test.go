@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestDamage(t *testing.T) {
 		"link":      func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/etc/passwd", p)) },
 	}
 	for i := range data {
-		damages["bit flip in byte "+string(rune('0'+i%10))] = func(p string) error {
+		damages["bit flip in byte "+strconv.Itoa(i)] = func(p string) error {
 			d := slices.Clone(data)
 			d[i] ^= 4
 			return os.WriteFile(p, d, 0o600)

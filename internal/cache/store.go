@@ -11,14 +11,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/atomicfile"
 	"build.stacker.dev/internal/lockfile"
@@ -192,23 +190,11 @@ const maxFile = 1 << 30
 // readFile reads a regular file of the cache. Anything else in its place is
 // damage: it is removed, and counts as absent.
 func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, fs.ErrPermission) {
+	data, err := atomicfile.ReadRegular(path, maxFile)
+	if errors.Is(err, atomicfile.ErrDamaged) || errors.Is(err, fs.ErrPermission) {
 		_ = os.RemoveAll(path)
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		_ = os.RemoveAll(path)
-		return nil, fs.ErrInvalid
-	}
-	return io.ReadAll(f)
+	return data, err
 }
 
 func readRecord(path string) *Record {

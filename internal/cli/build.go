@@ -61,8 +61,6 @@ type buildOptions struct {
 	privileged   bool
 	network      string
 	layerTypes   []string
-	noVerity     bool
-	noVerityOld  bool
 }
 
 func (a *app) buildCommand() *cobra.Command {

@@ -87,8 +87,8 @@ func (e *Layout) emptyImage(a assembled, t *graph.Target) error {
 	if err != nil {
 		return fmt.Errorf("export image %s: %w", t.Name, err)
 	}
-	d := descriptorOf(packed.Bytes())
-	if _, err := e.Layout.Blobs().Put(packed.Bytes()); err != nil {
+	d, err := e.putBytes(packed.Bytes())
+	if err != nil {
 		return fmt.Errorf("export image %s: %w", t.Name, err)
 	}
 	d.MediaType = mediaType(e.Compression)
@@ -136,6 +136,11 @@ func (e *Layout) put(v any) (ocispec.Descriptor, error) {
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
+	return e.putBytes(data)
+}
+
+// putBytes writes a small blob, unless the layout has it.
+func (e *Layout) putBytes(data []byte) (ocispec.Descriptor, error) {
 	d := descriptorOf(data)
 	if kept, err := e.Layout.Blobs().ReadAll(context.Background(), d, d.Size); err == nil && bytes.Equal(kept, data) {
 		return d, nil
@@ -389,13 +394,6 @@ func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*gr
 		return false, nil
 	}
 	return true, e.Layout.Tag(ctx, entries...)
-}
-
-// Descriptor is the manifest of an exported target.
-func (e *Layout) Descriptor(t *graph.Target) ocispec.Descriptor {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.images[t]
 }
 
 func descriptorOf(data []byte) ocispec.Descriptor {

@@ -15,9 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrLocked tells that another process holds the lock.
-var ErrLocked = errors.New("locked by another process")
-
 // Lock takes path exclusively, making the file where it is missing, and waits
 // for other holders until ctx ends. onWait (may be nil) is called once when
 // there is something to wait for. The file stays.
@@ -28,22 +25,6 @@ func Lock(ctx context.Context, path string, onWait func()) (unlock func(), err e
 // LockShared is Lock for holders that do not exclude each other.
 func LockShared(ctx context.Context, path string, onWait func()) (unlock func(), err error) {
 	return wait(ctx, path, unix.LOCK_SH, onWait)
-}
-
-// TryLock takes path exclusively or returns ErrLocked at once.
-func TryLock(path string) (unlock func(), err error) {
-	f, err := open(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", path, ErrLocked)
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return func() { _ = f.Close() }, nil
 }
 
 func open(path string) (*os.File, error) {

@@ -6,7 +6,6 @@ package state
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,6 +31,7 @@ import (
 const (
 	formatVersion = "1"
 	formatName    = "format"
+	maxFormat     = 64 // bytes; a version has one or two
 	lockName      = "lock"
 	blobsDir      = "blobs"
 	cacheDir      = "cache"
@@ -77,7 +77,7 @@ func prepare(dir string) error {
 }
 
 func prepareParts(dir string) error {
-	version, err := readFormat(filepath.Join(dir, formatName))
+	version, err := atomicfile.ReadRegular(filepath.Join(dir, formatName), maxFormat)
 	if err == nil && len(version) > 0 { // an empty one was torn by a power cut
 		if v := strings.TrimSpace(string(version)); v != formatVersion {
 			return fmt.Errorf("state directory %s has format %q, this program knows %s: use the version of stacker that made it, "+
@@ -97,24 +97,6 @@ func prepareParts(dir string) error {
 		return err
 	}
 	return atomicfile.Write(filepath.Join(dir, formatName), []byte(formatVersion+"\n"), 0o600, atomicfile.Sync)
-}
-
-// readFormat reads a small regular file, and nothing else that may have its name.
-func readFormat(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	const most = 64 // bytes; a version has one or two
-	if !info.Mode().IsRegular() || info.Size() > most {
-		return nil, fmt.Errorf("%s is damaged: remove it", path)
-	}
-	return io.ReadAll(f)
 }
 
 func empty(dir string) bool {

@@ -37,14 +37,13 @@ type UnpackRequest struct {
 // UnpackLayer is one layer of the image, bottom first. Either Tree names it
 // where it is unpacked already, or File numbers the file to read its blob from.
 type UnpackLayer struct {
-	Tree      string
-	File      int
-	Name      string // for messages
-	DiffID    digest.Digest
-	Chain     string        // chainID up to and with this layer
-	Blob      digest.Digest // of the bytes in File
-	Size      int64         // of the bytes in File; -1: unknown
-	Algorithm compress.Algorithm
+	Tree   string
+	File   int
+	Name   string // for messages
+	DiffID digest.Digest
+	Chain  string        // chainID up to and with this layer
+	Blob   digest.Digest // of the bytes in File
+	Size   int64         // of the bytes in File; -1: unknown
 }
 
 // UnpackEvent tells how far a layer is.
@@ -56,7 +55,6 @@ type UnpackEvent struct {
 // UnpackReply names the layers' trees, bottom first.
 type UnpackReply struct {
 	Trees []string
-	Sizes []int64 // of the uncompressed tars; 0 for trees that were there
 }
 
 // ApplyRequest makes a layer from a tar stream (file 0) on top of Lower.
@@ -186,8 +184,6 @@ type ProbeRequest struct{}
 
 // ProbeReply tells it: empty strings mean "works".
 type ProbeReply struct {
-	Overlay  string // mounting an overlay over the tree area
 	Whiteout string
-	Proc     string
 	Exec     string
 }

@@ -27,7 +27,6 @@ type unpacking struct {
 	UnpackLayer
 	done chan struct{} // closed when tree or err is set
 	tree string
-	size int64
 	err  error
 }
 
@@ -62,7 +61,6 @@ func (s *server) unpack(ctx context.Context, c *call, r UnpackRequest) (UnpackRe
 			return out, u.err
 		}
 		out.Trees = append(out.Trees, u.tree)
-		out.Sizes = append(out.Sizes, u.size)
 	}
 	return out, context.Cause(ctx)
 }
@@ -99,7 +97,7 @@ func (s *server) unpackOne(ctx context.Context, c *call, n int, stack []*unpacki
 	stop := closeOnCancel(ctx, f)
 	defer stop()
 	blob := newCounted(f, func(done int64) { c.event(UnpackEvent{Layer: n, Current: done}) })
-	res, err := applyBlob(ctx, dir, blob, u.Algorithm, layer.ApplyOptions{
+	res, err := applyBlob(ctx, dir, blob, "", layer.ApplyOptions{
 		SingleID: s.singleID,
 		Lower:    func() ([]string, error) { return s.lowerTrees(ctx, stack, n) },
 	})
@@ -115,7 +113,6 @@ func (s *server) unpackOne(ctx context.Context, c *call, n int, stack []*unpacki
 	if u.DiffID != "" && res.DiffID != u.DiffID {
 		return fmt.Errorf("%w: the unpacked layer is %s, but the image's config says %s", ErrMismatch, res.DiffID, u.DiffID)
 	}
-	u.size = res.Size
 	if res.OpaqueRoot && n > 0 {
 		return errors.New("it hides everything below it with an opaque root directory, which no overlay can do")
 	}

@@ -29,11 +29,9 @@ type conn struct{ c *net.UnixConn }
 
 // reply is what the worker sends back.
 type reply struct {
-	Error  *remoteError    `json:"error,omitempty"`
-	Event  json.RawMessage `json:"event,omitempty"`
-	Value  json.RawMessage `json:"value,omitempty"`
-	Exit   *ExitStatus     `json:"exit,omitempty"`
-	NoFile bool            `json:"noFile,omitempty"`
+	Error *remoteError    `json:"error,omitempty"`
+	Event json.RawMessage `json:"event,omitempty"`
+	Value json.RawMessage `json:"value,omitempty"`
 }
 
 // remoteError carries an error over the socket with what callers ask it for.
