@@ -29,8 +29,9 @@ type proc struct {
 	name     string
 	in       io.Reader
 	out, err io.Writer
-	dir      string   // relative names are resolved here; "" is the directory of the process
-	environ  []string // NAME=value
+	dir      string              // relative names are resolved here; "" is the directory of the process
+	environ  []string            // NAME=value
+	as       *syscall.Credential // who runs other programs; nil: as this process
 }
 
 // path resolves a name that the user gave.
@@ -93,6 +94,9 @@ func (p *proc) run(ctx context.Context, args []string) int {
 	cmd := exec.CommandContext(ctx, file)
 	cmd.Args, cmd.Dir, cmd.Env = args, p.dir, p.environ
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.in, p.out, p.err
+	if p.as != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.as}
+	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = killAfter
 	err = cmd.Run()

@@ -76,6 +76,6 @@ func applets() map[string]applet {
 		"tail": tail, "tee": tee, "tr": tr, "uniq": uniq, "wc": wc,
 
 		"basename": basename, "date": date, "dirname": dirname, "env": env, "hostname": hostname,
-		"id": id, "kill": kill, "sleep": sleep, "uname": uname, "xargs": xargs,
+		"id": id, "kill": kill, "sleep": sleep, "su-exec": suExec, "uname": uname, "xargs": xargs,
 	}
 }
