@@ -24,9 +24,30 @@ var imports = map[string]string{
 
 	"cmd/stacker": "internal/boot internal/cli internal/worker",
 
-	"internal/cli": "internal/build internal/cache internal/compress internal/export internal/frontend/convert internal/frontend/stackerfile " +
-		"internal/atomicfile internal/blob internal/graph internal/image internal/layout internal/progress internal/reference internal/registry internal/registry/auth internal/shell internal/solve " +
-		"internal/source internal/source/httpfile internal/state internal/userns",
+	"internal/cli": "" +
+		" internal/atomicfile" +
+		" internal/blob" +
+		" internal/build" +
+		" internal/cache" +
+		" internal/cli" +
+		" internal/compress" +
+		" internal/export" +
+		" internal/frontend/convert" +
+		" internal/frontend/stackerfile" +
+		" internal/graph" +
+		" internal/image" +
+		" internal/layout" +
+		" internal/lockfile" +
+		" internal/progress" +
+		" internal/reference" +
+		" internal/registry" +
+		" internal/registry/auth" +
+		" internal/shell" +
+		" internal/solve" +
+		" internal/source" +
+		" internal/source/httpfile" +
+		" internal/state" +
+		" internal/userns",
 	"internal/progress": "internal/solve",
 
 	"internal/frontend/stackerfile": "internal/graph internal/source",

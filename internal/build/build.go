@@ -114,6 +114,9 @@ func (b *Builder) Complete(v *graph.Vertex, in []cache.Result, kept cache.Result
 	if _, ok := v.Op.(graph.Tar); ok {
 		return kept // its input is the archive
 	}
+	if op, ok := v.Op.(graph.Exec); ok && op.Collect != "" {
+		return kept // files, and no layers
+	}
 	below := in[0].Layers
 	kept.Layers = append(slices.Clone(below), kept.Layers[min(len(below), len(kept.Layers)):]...)
 	return kept

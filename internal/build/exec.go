@@ -84,6 +84,9 @@ func (b *Builder) execProbe(op graph.Exec, in []cache.Result) solve.Probe {
 	if op.Network == graph.NetworkNone {
 		key.Add("network", string(op.Network))
 	}
+	if op.Collect != "" {
+		key.Add("collect", op.Collect)
+	}
 	if op.Privileged {
 		key.Add("privileged", "yes")
 	}
@@ -132,7 +135,7 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 	if err := s.prepare(ctx, op, v, in, emit); err != nil {
 		return cache.Result{}, err
 	}
-	s.req.Commit = true
+	s.req.Commit = op.Collect == ""
 	reply, err := w.Exec(ctx, s.req, s.files, b.attach)
 	if b.Console != nil {
 		b.Console.End()
@@ -142,6 +145,9 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 	}
 	if reply.Exit != (worker.ExitStatus{}) {
 		return cache.Result{}, &ExitError{Stage: v.Stage, Status: reply.Exit, Full: reply.Full}
+	}
+	if op.Collect != "" {
+		return cache.Result{Files: reply.Files}, nil
 	}
 	start := reply.Start
 	return b.withLayer(in[0], reply.Layer, cache.Layer{CreatedBy: op.History, Clamp: s.req.Clamp, Start: start}), nil
@@ -255,7 +261,7 @@ func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in [
 		s.req.ImportPath = op.ImportsAt
 		s.req.ScriptPath = path.Join(op.ImportsAt, scriptName)
 	}
-	s.req.Script = op.Script
+	s.req.Script, s.req.Collect = op.Script, op.Collect
 	s.req.Tools = op.ToolsAt
 	for _, p := range []string{op.ImportsAt, op.ToolsAt} {
 		if first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/"); first != "" {

@@ -72,8 +72,15 @@ func (b *Builder) http(ctx context.Context, op graph.HTTP, emit solve.Sink) (*ca
 	if err != nil {
 		return nil, err
 	}
-	if f.How == httpfile.Downloaded {
-		emit(solve.Event{Kind: solve.Note, Text: "downloaded " + displayURL(op.URL)})
+	switch {
+	case f.How == httpfile.ReusedOffline:
+		emit(solve.Event{Kind: solve.Note, Level: solve.Warning, Text: "Couldn't obtain file info of " + displayURL(op.URL) + ", using cached copy"})
+	case f.How == httpfile.Downloaded:
+		text := "downloaded " + displayURL(op.URL)
+		if op.Hash == "" { // for people who want to write it down
+			text += fmt.Sprintf("\nimported file hashes (after substitutions):\n  - path: %q\n    hash: %q", displayURL(op.URL), f.Digest.Encoded())
+		}
+		emit(solve.Event{Kind: solve.Note, Text: text})
 	}
 	t, err := b.index.Scan(ctx, f.Path, localtree.Options{})
 	if err != nil {

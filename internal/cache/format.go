@@ -61,6 +61,9 @@ type Result struct {
 	Path    string `json:"path,omitempty"`    // where Local and HTTP have it
 	Mode    uint32 `json:"mode,omitempty"`    // permission bits to take instead of the file's own; 0: its own
 	Pick    *Pick  `json:"pick,omitempty"`
+
+	// Of an Exec that collects files: what they hold, by name.
+	Files map[string]string `json:"files,omitempty"`
 }
 
 // Pick says where the files of a graph.Pick lie.

@@ -35,6 +35,7 @@ type app struct {
 	settings settings
 	state    *state.State
 	log      *os.File // --log-file
+	lines    bool     // progress is told in lines
 }
 
 // stderr is where messages go.
@@ -121,6 +122,10 @@ func (a *app) display() (*progress.Display, error) {
 	}
 	mode := a.settings.progress
 	switch {
+	case a.settings.logTimestamp && (mode == "auto" || mode == "tty"):
+		mode = "plain" // a line that moves has no time
+	}
+	switch {
 	case a.settings.quiet:
 		mode = "quiet"
 	case mode == "none":
@@ -139,6 +144,10 @@ func (a *app) display() (*progress.Display, error) {
 		if term.IsTerminal(int(a.std.Out.Fd())) { // also one that is called dumb
 			o.RunOutput = progress.NewSafeWriter(a.std.Out, progress.ForTerminal(a.std.Out, os.Getenv).Color)
 		}
+	}
+	a.lines = m == progress.Plain || o.Size == nil && m != progress.RawJSON && m != progress.Quiet
+	if a.settings.logTimestamp && a.lines {
+		return progress.New(m, &stamper{out: out, now: a.now}, o), nil
 	}
 	return progress.New(m, out, o), nil
 }

@@ -7,12 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -184,6 +187,11 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 	if g, err = g.Select(o.targets); err != nil {
 		return err
 	}
+	unlock, err := a.lockProject(true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := a.checkOCIDir(); err != nil {
 		return err
 	}
@@ -195,6 +203,10 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 		return err
 	}
 	run := &buildRun{app: a, options: o, graph: g, display: display}
+	run.story = newStory(display.Handle, a.lines, g)
+	if a.settings.debug {
+		run.order(p)
+	}
 	run.warn(p)
 	err = run.do(ctx)
 	if cerr := display.Close(err); err == nil {
@@ -209,15 +221,28 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 }
 
 func (a *app) printOrder(p *stackerfile.Project) error {
-	fmt.Fprintln(a.std.Out, "stacker build order:")
+	_, err := progress.NewSafeWriter(a.std.Out, false).Write([]byte(strings.Join(buildOrder(p), "\n") + "\n"))
+	return err
+}
+
+// buildOrder tells in which order files are built.
+func buildOrder(p *stackerfile.Project) []string {
+	lines := []string{"stacker build order:"}
 	for i, f := range p.Files {
 		var requires []string
 		for _, r := range f.Prerequisites {
 			requires = append(requires, r.Path)
 		}
-		fmt.Fprintf(a.std.Out, "%d build %s: requires: %v\n", i, f.Path, requires)
+		lines = append(lines, fmt.Sprintf("%d build %s: requires: %v", i, f.Path, requires))
 	}
-	return nil
+	return lines
+}
+
+// order is for --debug.
+func (r *buildRun) order(p *stackerfile.Project) {
+	for _, line := range buildOrder(p) {
+		r.note("%s", line)
+	}
 }
 
 // checkOCIDir refuses early what would fail late.
@@ -242,6 +267,7 @@ type buildRun struct {
 	options buildOptions
 	graph   *graph.Build
 	display *progress.Display
+	story   *story
 	solver  *solve.Solver
 }
 
@@ -281,10 +307,10 @@ func (r *buildRun) do(ctx context.Context) error {
 		b.Console = newConsole(r.app.std)
 	}
 	r.solver = solve.New(solve.Options{
-		Cache: s.Cache, Runner: b, Events: r.display.Handle, NoCache: r.options.noCache,
+		Cache: s.Cache, Runner: b, Events: r.story.handle, NoCache: r.options.noCache,
 		Parallel: r.parallel(), Now: time.Now,
 	})
-	out, err := layout.Create(ctx, r.app.settings.ociDir)
+	out, err := r.layout(ctx)
 	if err != nil {
 		return err
 	}
@@ -308,6 +334,7 @@ func (r *buildRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	before := tags(out)
 	changed, err := e.Tag(ctx, r.graph.Targets, func(t *graph.Target) string { return t.Name })
 	if err != nil {
 		return err
@@ -320,10 +347,30 @@ func (r *buildRun) do(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, t := range r.graph.Targets {
-		r.note("filesystem %s built successfully", t.Name)
-	}
+	r.story.end(r.graph, before, tags(out))
 	return s.Sync()
+}
+
+// layout opens the layout that receives the images, or makes it.
+func (r *buildRun) layout(ctx context.Context) (*layout.Layout, error) {
+	dir := r.app.settings.ociDir
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		r.note("Creating new OCI Layout at %q", dir)
+	}
+	return layout.Create(ctx, dir)
+}
+
+// tags gives the digest of each tag of a layout.
+func tags(l *layout.Layout) map[string]digest.Digest {
+	list := map[string]digest.Digest{}
+	idx, err := l.Index()
+	if err != nil {
+		return list
+	}
+	for _, d := range idx.Manifests {
+		list[d.Annotations[ocispec.AnnotationRefName]] = d.Digest
+	}
+	return list
 }
 
 var _ build.Console = (*console)(nil)

@@ -34,6 +34,7 @@ func (a *app) check(ctx context.Context) error {
 	}
 	fmt.Fprintf(out, "os/kernel: %s %s\n", unix.ByteSliceToString(u.Sysname[:]), unix.ByteSliceToString(u.Release[:]))
 	fmt.Fprintf(out, "state directory: %s (%s)\n", a.settings.stateDir, fileSystem(a.settings.stateDir))
+	fmt.Fprintf(out, "%s %s\n", a.settings.rootsDir, fileSystem(a.settings.rootsDir))
 	p, err := plan()
 	a.printLevels(p, err)
 	if err != nil {

@@ -110,6 +110,26 @@ func (e *unknownCommand) Error() string {
 	return s + "; see stacker --help"
 }
 
+// before is what every command does first.
+func (a *app) before(cmd *cobra.Command) error {
+	if err := a.settings.complete(cmd); err != nil {
+		return err
+	}
+	if a.settings.warning != "" && !a.settings.quiet {
+		fmt.Fprintln(a.std.Err, "warning: "+a.settings.warning)
+	}
+	return a.checkUser()
+}
+
+// help prints the help of the command that args name.
+func help(root *cobra.Command, args []string) error {
+	cmd, rest, err := root.Find(args)
+	if err != nil || len(rest) > 0 {
+		return &unknownCommand{name: strings.Join(args, " ")}
+	}
+	return cmd.Help()
+}
+
 // command is the root command.
 func (a *app) command() *cobra.Command {
 	cmd := &cobra.Command{
@@ -124,13 +144,16 @@ func (a *app) command() *cobra.Command {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
+			if args[0] == "h" { // another name of help
+				return help(cmd, args[1:])
+			}
 			e := &unknownCommand{name: args[0]}
 			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
 				e.like = s[0]
 			}
 			return e
 		},
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settings.complete(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.before(cmd) },
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.SetVersionTemplate("stacker version {{.Version}}\n")
@@ -142,6 +165,7 @@ func (a *app) command() *cobra.Command {
 	cmd.AddCommand(
 		a.buildCommand(), a.recursiveBuildCommand(), a.publishCommand(), a.convertCommand(), a.chrootCommand(), a.grabCommand(), a.inspectCommand(),
 		a.cleanCommand(), a.checkCommand(), a.duCommand(), a.pruneCommand(), a.gcCommand(), a.unprivSetupCommand(), a.versionCommand(),
+		a.unpackCommand(), a.internalCommand(),
 	)
 	return cmd
 }

@@ -31,9 +31,10 @@ type settings struct {
 	storageType                           string
 	progress                              string
 	noProgress                            bool
-	stackerDirGiven                       bool
+	stackerDirGiven, rootsDirGiven        bool
 
 	sourceEpoch *time.Time // SOURCE_DATE_EPOCH
+	warning     string     // to be told before the command runs
 }
 
 func (s *settings) flags(f *pflag.FlagSet) {
@@ -99,6 +100,7 @@ func (s *settings) complete(cmd *cobra.Command) error {
 		}
 	}
 	s.stackerDirGiven = changed("stacker-dir") || c.StackerDir != ""
+	s.rootsDirGiven = changed("roots-dir") || c.RootsDir != ""
 	if strings.Contains(s.rootsDir, ":") {
 		return fmt.Errorf("using ':' in the name of --roots-dir (%s) is forbidden due to overlay constraints", s.rootsDir)
 	}
@@ -138,6 +140,11 @@ func (s *settings) readConfig() (configFile, error) {
 	data, err := os.ReadFile(path)
 	if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) && s.config == "" {
 		return c, nil // none, or one of another user: HOME may be kept by sudo
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		// Earlier versions said nothing, and scripts name files that need not be.
+		s.warning = fmt.Sprintf("read config file: %v: going on without it", err)
+		return c, nil
 	}
 	if err != nil {
 		return c, fmt.Errorf("read config file: %w", err)

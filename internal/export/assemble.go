@@ -64,6 +64,9 @@ func assemble(t *graph.Target, results func(*graph.Vertex) (cache.Result, bool))
 	a.addHistory(t, r.Layers)
 	a.layers = r.Layers
 	a.apply(t.Config)
+	if err := a.generated(t, results); err != nil {
+		return assembled{}, err
+	}
 	for _, kv := range t.Config.Annotations {
 		a.annotations[kv.Key] = kv.Value
 	}
@@ -164,6 +167,23 @@ func (a *assembled) apply(c graph.Config) {
 	}
 	a.platform(c)
 	a.config.Author = author
+}
+
+// generated adds the labels that a script made. They win over written ones.
+func (a *assembled) generated(t *graph.Target, results func(*graph.Vertex) (cache.Result, bool)) error {
+	if t.Labels == nil {
+		return nil
+	}
+	r, ok := results(t.Labels)
+	if !ok {
+		return fmt.Errorf("assemble image %s: its generated labels are missing", t.Name)
+	}
+	run := &a.config.Config
+	if run.Labels == nil && len(r.Files) > 0 {
+		run.Labels = map[string]string{}
+	}
+	maps.Copy(run.Labels, r.Files)
+	return nil
 }
 
 // platform keeps the base's unless the target names another.

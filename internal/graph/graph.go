@@ -71,10 +71,26 @@ type Target struct {
 	Parent *Target
 	Base   *Vertex
 
+	// Labels collects files that become labels of the image, by their names; nil:
+	// none.
+	Labels *Vertex
+
 	// Document is the build file as written, for the image's annotations.
 	Document []byte
 	// Volatile stages are run every time, with the reason for people.
 	Volatile string
+}
+
+// Documents lists the vertices, beside those of its files, whose results the
+// target's image is made of: its own and those of the images below it.
+func (t *Target) Documents() []*Vertex {
+	var list []*Vertex
+	for ; t != nil; t = t.Parent {
+		if t.Labels != nil {
+			list = append(list, t.Labels)
+		}
+	}
+	return list
 }
 
 // Config is what a stage says about its image beside the files. It is applied
@@ -130,6 +146,7 @@ func (b *Build) Select(names []string) (*Build, error) {
 		}
 		want[t] = true
 		visit(t.Vertex)
+		visit(t.Labels)
 		take(t.Parent)
 	}
 	for _, n := range names {

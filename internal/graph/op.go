@@ -95,6 +95,10 @@ type Exec struct {
 	Clamp       *time.Time // SOURCE_DATE_EPOCH
 	History     string
 	ImportsCopy string // a directory of the user's where Imports are put too; empty: none
+	// Collect is an absolute path that the step sees as an empty directory. The
+	// files that it puts there are the result, and whatever else it changed is
+	// lost. Empty: the result is a layer.
+	Collect string
 }
 
 // Bind shows a directory or file of this machine inside a step. What the step

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +27,48 @@ func Lock(ctx context.Context, path string, onWait func()) (unlock func(), err e
 // LockShared is Lock for holders that do not exclude each other.
 func LockShared(ctx context.Context, path string, onWait func()) (unlock func(), err error) {
 	return wait(ctx, path, unix.LOCK_SH, onWait)
+}
+
+// Try takes path exclusively, or shared, if that is possible at once. An error
+// that wraps unix.EWOULDBLOCK says that somebody else has it.
+func Try(path string, shared bool) (unlock func(), err error) {
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	how := unix.LOCK_EX
+	if shared {
+		how = unix.LOCK_SH
+	}
+	if err := flock(f, how|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// Owner gives the id of a process of this pid namespace that holds path, or 0.
+func Owner(path string) int {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0
+	}
+	data, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	// 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
+		if len(words) < 6 || words[1] != "FLOCK" || words[5] != file {
+			continue
+		}
+		if pid, err := strconv.Atoi(words[4]); err == nil && pid > 0 {
+			return pid
+		}
+	}
+	return 0
 }
 
 func open(path string) (*os.File, error) {

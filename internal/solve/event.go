@@ -55,14 +55,15 @@ type Vertex struct {
 // Kind speaks of are set. Texts may come from build files, images and steps: who
 // shows them must neutralise control sequences.
 type Event struct {
-	Kind   EventKind
-	Vertex Vertex
-	Time   time.Time     // when it happened; zero: when it is received
-	Dur    time.Duration // Cached, Done, Failed
-	Cause  string        // Waiting, Started, Skipped: why, one line; may be empty
-	Text   string        // Note
-	Level  Level         // Note
-	Err    error         // Failed; one that wraps context.Canceled says that the step was only stopped
+	Kind    EventKind
+	Vertex  Vertex
+	Time    time.Time     // when it happened; zero: when it is received
+	Dur     time.Duration // Cached, Done, Failed
+	Cause   string        // Waiting, Started, Skipped: why, one line; may be empty
+	Changes []Change      // Started: how the step differs from its last run
+	Text    string        // Note
+	Level   Level         // Note
+	Err     error         // Failed; one that wraps context.Canceled says that the step was only stopped
 
 	// Of Progress. Items of one vertex move independently; one is finished when
 	// Current reaches a known Total, or with its vertex.

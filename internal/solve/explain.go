@@ -24,6 +24,13 @@ type Decision struct {
 	Causes []string      // of a step that ran: why, never empty
 }
 
+// Change is one ingredient in which a step differs from its last run.
+type Change struct {
+	Name           string   // of the ingredient
+	Added, Removed bool     // neither: its value is another
+	Lines          []string // of a listing of files: see Runner.DescribeLists
+}
+
 // Decisions returns what happened, in the order in which it was decided.
 func (s *Solver) Decisions() []Decision {
 	s.mu.Lock()
@@ -54,37 +61,41 @@ func brief(causes []string) string {
 	return first
 }
 
-// why compares the step's ingredients with those of its last run.
-func (j *job) why(key cache.Key, p Probe) []string {
+// why compares the step's ingredients with those of its last run. There are
+// changes only where there was one.
+func (j *job) why(key cache.Key, p Probe) (causes []string, changes []Change) {
 	switch {
 	case p.Volatile != "":
-		return []string{p.Volatile}
+		return []string{p.Volatile}, nil
 	case j.s.o.NoCache:
-		return []string{"--no-cache was given"}
+		return []string{"--no-cache was given"}, nil
 	}
 	last := j.s.o.Cache.Last(j.v.StepID())
 	if last == nil {
-		return []string{"this step was not built before"}
+		return []string{"this step was not built before"}, nil
 	}
 	if last.Key == key {
-		return []string{"its result is no longer in the store"}
+		return []string{"its result is no longer in the store"}, nil
 	}
-	var out []string
 	for _, d := range cache.Compare(last.Ingredients, p.Ingredients) {
+		c := Change{Name: d.Name, Added: d.Added, Removed: d.Removed}
 		if d.OldList != "" && d.NewList != "" {
 			old, new := j.s.o.Cache.List(d.OldList), j.s.o.Cache.List(d.NewList)
 			if lines := j.s.o.Runner.DescribeLists(old, new); old != nil && new != nil && len(lines) > 0 {
-				out = append(out, d.Name+" content changed:")
-				out = append(out, lines...)
-				continue
+				causes = append(causes, d.Name+" content changed:")
+				causes = append(causes, lines...)
+				c.Lines = lines
 			}
 		}
-		out = append(out, d.Lines()...)
+		if c.Lines == nil {
+			causes = append(causes, d.Lines()...)
+		}
+		changes = append(changes, c)
 	}
-	if len(out) == 0 { // the key's version changed
-		return []string{"the program's way of making keys changed"}
+	if len(causes) == 0 { // the key's version changed
+		return []string{"the program's way of making keys changed"}, nil
 	}
-	return out
+	return causes, changes
 }
 
 // String tells the decision in the lines of --explain.

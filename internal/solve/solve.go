@@ -89,12 +89,20 @@ func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Co
 	ids := map[*graph.Vertex]string{}
 	for _, t := range b.Targets {
 		t.Vertex.IDs(ids)
+		for _, v := range t.Documents() {
+			v.IDs(ids)
+		}
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(b.Targets))
 	for i, t := range b.Targets {
 		wg.Go(func() {
 			r, err := s.vertex(ctx, t.Vertex, ids)
+			for _, v := range t.Documents() {
+				if err == nil {
+					_, err = s.vertex(ctx, v, ids)
+				}
+			}
 			if err == nil && done != nil {
 				err = done(ctx, t, r)
 			}

@@ -43,8 +43,14 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	if (out.Exit.Code != 0 || out.Exit.Signal != 0) && len(r.OnFailure) > 0 {
 		return out, s.onFailure(ctx, c, r, a)
 	}
-	if out.Exit.Code != 0 || out.Exit.Signal != 0 || !r.Commit {
+	if out.Exit.Code != 0 || out.Exit.Signal != 0 {
 		return out, nil
+	}
+	if r.Collect != "" {
+		out.Files, err = collect(collectDir(a))
+	}
+	if err != nil || !r.Commit {
+		return out, err
 	}
 	if err := hide(a.Upper, r.Hidden); err != nil {
 		return out, err
@@ -176,6 +182,13 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 	if own {
 		addToPath(spec, r.Tools)
 		spec.Links = append(spec.Links, container.Link{Name: "/bin/sh", Content: r.Tools + "/sh"})
+	}
+	if r.Collect != "" {
+		dir := collectDir(a)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return fmt.Errorf("make %s: %w", r.Collect, err)
+		}
+		add(container.Mount{Source: dir, Target: r.Collect})
 	}
 	for _, b := range r.Binds {
 		f, err := c.file(b.File)

@@ -105,6 +105,7 @@ type ExecRequest struct {
 	UID, GID   uint32
 	Clamp      *int64
 
+	Collect   string   // where the step sees an empty directory; what it puts there is replied; empty: nowhere
 	Hidden    []string // names in the root directory whose changes are dropped
 	Commit    bool     // keep what the step changed as a layer
 	OnFailure []string // command to run on the console after a failure, before the step's files go
@@ -122,8 +123,9 @@ type ExecReply struct {
 	Exit  ExitStatus
 	Full  bool // it failed, and the file system that it wrote to has no room left
 	Layer ApplyReply
-	Start int64         // when the step started: see Layer.Start of package cache
-	User  time.Duration // CPU time used by the step
+	Files map[string]string // of ExecRequest.Collect: what the files hold, by name
+	Start int64             // when the step started: see Layer.Start of package cache
+	User  time.Duration     // CPU time used by the step
 	Sys   time.Duration
 }
 

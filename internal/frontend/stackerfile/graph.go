@@ -20,6 +20,8 @@ const (
 	toolsAt         = "/stacker/bin"
 	legacyImportsAt = "/stacker"
 	legacyToolsAt   = "/.stacker/bin"
+	labelsAt        = "/stacker/oci-labels"
+	legacyLabelsAt  = "/.stacker/oci-labels"
 )
 
 // defaultPath is a step's PATH.
@@ -96,16 +98,16 @@ func (g *grapher) stage(s *Stage) (*graph.Target, error) {
 		v = g.imports(s, v, step)
 	}
 	t.Vertex = v
+	if s.GenerateLabels != nil {
+		t.Labels = g.generateLabels(s, v, step)
+	}
 	t.Config = g.config(s)
 	return t, nil
 }
 
 // unsupported refuses keys whose work is not done yet, rather than ignoring them.
 func unsupported(s *Stage) error {
-	switch {
-	case s.GenerateLabels != nil:
-		return &Error{Pos: s.GenerateLabels.Pos, Msg: "generate_labels is not in this version yet"}
-	case s.Bom != nil && s.Bom.Generate:
+	if s.Bom != nil && s.Bom.Generate {
 		return &Error{Pos: s.Bom.Pos, Msg: "bom is not in this version yet"}
 	}
 	return nil
@@ -247,17 +249,39 @@ func (g *grapher) overlayDir(s *Stage, below *graph.Vertex, d OverlayDir) *graph
 	return v
 }
 
+// run is the layer that the stage's script makes.
 func (g *grapher) run(s *Stage, below *graph.Vertex, imports []Import) *graph.Vertex {
+	v := g.script(s, s.Run, "run", below, imports)
+	op := v.Op.(graph.Exec)
+	op.History = "stacker build of " + s.Name
+	if len(imports) > 0 {
+		op.ImportsCopy = g.importsDir(s)
+	}
+	v.Op = op
+	return v
+}
+
+// generateLabels runs a script in a copy of the finished stage. The files that it
+// puts into labelsAt become labels; nothing else of it is kept.
+func (g *grapher) generateLabels(s *Stage, below *graph.Vertex, imports []Import) *graph.Vertex {
+	v := g.script(s, s.GenerateLabels, "generate_labels", below, imports)
+	op := v.Op.(graph.Exec)
+	op.Collect = labelsAt
+	if s.LegacyImport {
+		op.Collect = legacyLabelsAt
+	}
+	v.Op = op
+	return v
+}
+
+// script is a step that runs one of the stage's scripts.
+func (g *grapher) script(s *Stage, script *Run, name string, below *graph.Vertex, imports []Import) *graph.Vertex {
 	op := graph.Exec{
-		Script: s.Run.Script, Dir: "/", ImportsAt: importsAt, ToolsAt: toolsAt,
+		Script: script.Script, Dir: "/", ImportsAt: importsAt, ToolsAt: toolsAt,
 		Network: g.o.Network, Privileged: g.o.Privileged, Clamp: g.o.SourceEpoch,
-		History: "stacker build of " + s.Name,
 	}
 	if s.LegacyImport {
 		op.ImportsAt, op.ToolsAt = legacyImportsAt, legacyToolsAt
-	}
-	if len(imports) > 0 {
-		op.ImportsCopy = g.importsDir(s)
 	}
 	op.Env, op.Ambient = g.environment(s)
 	inputs := []*graph.Vertex{below}
@@ -268,7 +292,7 @@ func (g *grapher) run(s *Stage, below *graph.Vertex, imports []Import) *graph.Ve
 	for _, b := range s.Binds {
 		op.Binds = append(op.Binds, graph.Bind{Source: b.Source, Target: b.Dest, Pos: b.Pos.graph()})
 	}
-	return &graph.Vertex{Op: op, Inputs: inputs, Stage: s.Name, Name: "run", Pos: s.Run.Pos.graph()}
+	return &graph.Vertex{Op: op, Inputs: inputs, Stage: s.Name, Name: name, Pos: script.Pos.graph()}
 }
 
 // proxies and TERM reach a step, but say nothing about its result.

@@ -37,6 +37,9 @@ func (d *decoder) stage(e entry) *Stage {
 		case d.buildKey(s, key, f.value), d.imageKey(s, key, f.value):
 		case slices.Contains(ignoredKeys, key):
 			d.truth(f.value, key)
+		case key == "apply":
+			d.fail(f.key, "start from one image, and import what you need of others: imports: [stacker://LAYER/PATH], where LAYER is a layer with from: that image and build_only: true",
+				"stackerfile: unknown directive apply: images are not merged any more")
 		default:
 			d.fail(f.key, didYouMean(key, stageKeys, ""), "stackerfile: unknown directive %s", short(key))
 		}
