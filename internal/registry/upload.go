@@ -46,6 +46,17 @@ func (c *Client) PutBlob(ctx context.Context, ref reference.Reference, desc ocis
 	if has, err := r.hasBlob(ctx, desc, r.pushScopes()); err != nil || has {
 		return err
 	}
+	return c.uploadBlob(ctx, ref, desc, open, mountFrom)
+}
+
+// uploadBlob uploads a blob that the repository does not have.
+func (c *Client) uploadBlob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor,
+	open func(ctx context.Context) (io.ReadCloser, error), mountFrom []string,
+) error {
+	r, err := c.repository(ref)
+	if err != nil {
+		return err
+	}
 	u := &upload{ctx: ctx, repo: r, desc: desc, open: open, chunk: c.opts.ChunkSize}
 	if err := u.run(mountFrom); err != nil {
 		return fmt.Errorf("put blob %s: %w", desc.Digest, err)
@@ -227,17 +238,26 @@ func (u *upload) section(offset, size int64) func() (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s, ok := r.(io.Seeker); ok {
-			_, err = s.Seek(offset, io.SeekStart)
-		} else {
-			_, err = io.CopyN(io.Discard, r, offset)
-		}
-		if err != nil {
+		if err := skipTo(r, offset); err != nil {
 			_ = r.Close()
 			return nil, fmt.Errorf("read content at %d: %w", offset, err)
 		}
 		return &section{Reader: io.LimitReader(r, size), Closer: r}, nil
 	}
+}
+
+// errNoSeek is returned by content that can only be read.
+var errNoSeek = errors.New("cannot seek")
+
+// skipTo passes over the first offset bytes of content that was just opened.
+func skipTo(r io.Reader, offset int64) error {
+	if s, ok := r.(io.Seeker); ok {
+		if _, err := s.Seek(offset, io.SeekStart); !errors.Is(err, errNoSeek) {
+			return err
+		}
+	}
+	_, err := io.CopyN(io.Discard, r, offset)
+	return err
 }
 
 type section struct {

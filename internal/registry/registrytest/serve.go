@@ -66,7 +66,12 @@ func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, name, ref
 		}
 		w.Header().Set("Docker-Content-Digest", string(d))
 		w.Header().Set("Location", "/v2/"+name+"/manifests/"+string(d))
+		if doc := parse(data); s.opts.Referrers && doc.Subject != nil {
+			w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
+		}
 		w.WriteHeader(http.StatusCreated)
+	case http.MethodDelete:
+		s.deleteManifest(w, repo, ref)
 	default:
 		w.WriteHeader(http.StatusMethodNotAllowed)
 	}

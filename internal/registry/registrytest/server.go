@@ -47,6 +47,13 @@ type Options struct {
 	Realm string
 	// TLS makes the server speak HTTPS, with a certificate of CAs.
 	TLS bool
+	// Referrers makes the server list referrers, as version 1.1 of the specification
+	// wants it. Without, clients keep the lists.
+	Referrers bool
+	// DeleteTags makes the server remove tags alone, and not only images.
+	DeleteTags bool
+	// PageSize is how many entries of a list one answer has; all when zero.
+	PageSize int
 	// Address to listen on in place of a free port of 127.0.0.1.
 	Address string
 }
@@ -233,14 +240,19 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.serveBlob(w, r, name, digest.Digest(rest))
 	case "uploads":
 		s.serveUpload(w, r, name)
+	case "tags":
+		s.serveTags(w, r, name)
+	case "referrers":
+		s.serveReferrers(w, r, name, digest.Digest(rest))
 	default:
 		fail(w, http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
 	}
 }
 
-// splitPath divides NAME/manifests/REF, NAME/blobs/DIGEST and NAME/blobs/uploads/ID.
+// splitPath divides NAME/manifests/REF, NAME/blobs/DIGEST, NAME/blobs/uploads/ID,
+// NAME/tags/list and NAME/referrers/DIGEST.
 func splitPath(path string) (name, kind, rest string) {
-	for _, k := range []string{"/blobs/uploads/", "/blobs/", "/manifests/"} {
+	for _, k := range []string{"/blobs/uploads/", "/blobs/", "/manifests/", "/tags/", "/referrers/"} {
 		if i := strings.LastIndex(path, k); i >= 0 {
 			parts := strings.Split(strings.Trim(k, "/"), "/")
 			return path[:i], parts[len(parts)-1], path[i+len(k):]
