@@ -5,6 +5,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -157,7 +158,7 @@ func readManifest(ctx context.Context, desc ocispec.Descriptor, from Provider) (
 
 // pushBlobs uploads the blobs that the repository does not have.
 func (c *Client) pushBlobs(ctx context.Context, ref reference.Reference, blobs []ocispec.Descriptor, from Provider, opts PushOptions) error {
-	missing, err := c.missing(ctx, ref, blobs, "pull,push")
+	missing, err := c.missing(ctx, ref, blobs, "pull,push") // the actions of uploads
 	if err != nil {
 		return err
 	}
@@ -229,6 +230,9 @@ func (c *Client) missing(ctx context.Context, ref reference.Reference, blobs []o
 			return err
 		}
 		found, err := r.hasBlob(ctx, d, r.scopes(actions))
+		if actions != "pull" && errors.Is(err, ErrUnauthorized) {
+			err = nil // the answer to HEAD has no words: that to the upload tells why
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		has[d.Digest] = found
