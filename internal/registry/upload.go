@@ -74,6 +74,7 @@ type upload struct {
 	offset   int64    // how much the registry has
 	chunk    int64    // most bytes of one request; no bound when zero
 	failed   int      // attempts since the last progress
+	resumed  bool     // it did not come in one go
 }
 
 // run uploads the blob; every failure that may pass is tried again.
@@ -274,6 +275,9 @@ func (u *upload) recover(failure error) error {
 		u.chunk = fallbackChunk
 	case known && status.Status == http.StatusRequestEntityTooLarge && u.chunk > 1<<20:
 		u.chunk /= 2
+	case known && status.Status == http.StatusBadRequest && u.resumed:
+		// What the registry said that it had was not what it has: all of it again, once.
+		u.location, u.resumed = nil, false
 	case known && (status.Status == http.StatusUnauthorized || status.Status == http.StatusRequestedRangeNotSatisfiable),
 		known && (status.Status == http.StatusNotFound && u.location != nil),
 		retryError(failure):
@@ -313,7 +317,7 @@ func (u *upload) askOffset() error {
 	if end == 0 {
 		return nil // "0-0" is what registries say both for one byte and for none
 	}
-	u.offset = end + 1
+	u.offset, u.resumed = end+1, true
 	if u.offset > before {
 		u.failed = 0
 	}

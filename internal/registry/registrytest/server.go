@@ -83,7 +83,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	repos     map[string]*repo
-	uploads   map[string]*bytes.Buffer // by the path of their location
+	uploads   map[string]*incoming // by the path of their location
 	faults    []*Fault
 	requests  []Request
 	tokens    map[string]grant
@@ -98,6 +98,13 @@ type repo struct {
 	tags      map[string]digest.Digest
 }
 
+// incoming is a blob on its way up. Requests for it take turns: one whose connection
+// broke is over before the next one is answered.
+type incoming struct {
+	turn sync.Mutex
+	bytes.Buffer
+}
+
 type manifest struct {
 	mediaType string
 	data      []byte
@@ -106,7 +113,7 @@ type manifest struct {
 // New starts a server that is stopped at the end of the test.
 func New(t testing.TB, opts Options) *Server {
 	t.Helper()
-	s := &Server{opts: opts, repos: map[string]*repo{}, uploads: map[string]*bytes.Buffer{}, tokens: map[string]grant{}}
+	s := &Server{opts: opts, repos: map[string]*repo{}, uploads: map[string]*incoming{}, tokens: map[string]grant{}}
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	if opts.Address != "" {
 		l, err := listen(opts.Address)
