@@ -68,7 +68,7 @@ var imports = map[string]string{
 	"internal/image":                 "",
 	"internal/reference":             "internal/image",
 	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth",
-	"internal/registry/auth":         "internal/reference",
+	"internal/registry/auth":         "internal/atomicfile internal/reference",
 	"internal/registry/registrytest": "internal/image",
 
 	"internal/compress":         "internal/compress/inflate",

@@ -173,8 +173,12 @@ func (c *Client) repository(ref reference.Reference) (*repository, error) {
 	return &repository{client: c, host: h, ref: ref}, nil
 }
 
-// url returns the address of something in the repository. The parts are digests,
-// tags and fixed words, which need no escaping.
+// url returns the address of something in the repository, or of the registry where
+// that has no name. The parts are digests, tags and fixed words, which need no
+// escaping.
 func (r *repository) url(scheme, path string) *url.URL {
+	if r.ref.Repository == "" {
+		return &url.URL{Scheme: scheme, Host: r.host.address, Path: "/v2/" + path}
+	}
 	return &url.URL{Scheme: scheme, Host: r.host.address, Path: "/v2/" + r.ref.Repository + "/" + path}
 }
