@@ -29,7 +29,6 @@ var imports = map[string]string{
 		" internal/blob" +
 		" internal/build" +
 		" internal/cache" +
-		" internal/cli" +
 		" internal/compress" +
 		" internal/export" +
 		" internal/frontend/convert" +
@@ -89,7 +88,7 @@ var imports = map[string]string{
 	"internal/image":                 "",
 	"internal/reference":             "internal/image",
 	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth",
-	"internal/registry/auth":         "internal/reference",
+	"internal/registry/auth":         "internal/atomicfile internal/reference",
 	"internal/registry/registrytest": "internal/image",
 
 	"internal/compress":         "internal/compress/inflate",

@@ -163,9 +163,24 @@ func (a *app) command() *cobra.Command {
 	})
 	a.settings.flags(cmd.PersistentFlags())
 	cmd.AddCommand(
-		a.buildCommand(), a.recursiveBuildCommand(), a.publishCommand(), a.convertCommand(), a.chrootCommand(), a.grabCommand(), a.inspectCommand(),
-		a.cleanCommand(), a.checkCommand(), a.duCommand(), a.pruneCommand(), a.gcCommand(), a.unprivSetupCommand(), a.versionCommand(),
-		a.unpackCommand(), a.internalCommand(),
+		a.buildCommand(),
+		a.recursiveBuildCommand(),
+		a.publishCommand(),
+		a.convertCommand(),
+		a.chrootCommand(),
+		a.grabCommand(),
+		a.inspectCommand(),
+		a.cleanCommand(),
+		a.checkCommand(),
+		a.duCommand(),
+		a.pruneCommand(),
+		a.gcCommand(),
+		a.unprivSetupCommand(),
+		a.versionCommand(),
+		a.unpackCommand(),
+		a.internalCommand(),
+		a.loginCommand(),
+		a.logoutCommand(),
 	)
 	return cmd
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,14 +18,10 @@ import (
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/progress"
-	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry"
 	"build.stacker.dev/internal/registry/auth"
 	"build.stacker.dev/internal/solve"
 )
-
-// uploads is how many blobs are uploaded at the same time.
-const uploads = 4
 
 // publishRun is one publishing under way.
 type publishRun struct {
@@ -119,56 +114,27 @@ func (r *publishRun) upload(ctx context.Context, c *registry.Client, i *publicat
 		return err
 	}
 	ref := i.refs[0]
-	if err := r.uploadBlobs(ctx, c, ref, blobs, placed, sink); err != nil {
+	o := registry.PushOptions{
+		Progress: func(d ocispec.Descriptor, done int64) {
+			sink(solve.Event{Kind: solve.Progress, Item: "push " + d.Digest.Encoded()[:12], Current: done, Total: d.Size})
+		},
+		MountFrom: func(d ocispec.Descriptor) []string {
+			if repo := placed[d.Digest]; repo != "" && repo != ref.Repository {
+				return []string{repo}
+			}
+			return nil
+		},
+	}
+	for _, more := range i.refs[1:] { // they differ in their tags only
+		o.Tags = append(o.Tags, more.Tag)
+	}
+	if err := c.Push(ctx, ref, i.desc, r.from, o); err != nil {
 		return fmt.Errorf("publish %s: %w", i.stage.Name, err)
 	}
 	for _, d := range blobs {
 		placed[d.Digest] = ref.Repository
 	}
-	there := func(context.Context, ocispec.Descriptor) error { return nil }
-	for _, ref := range i.refs {
-		if err := c.Push(ctx, ref, i.desc, r.from, registry.PushOptions{Blob: there}); err != nil {
-			return fmt.Errorf("publish %s: %w", i.stage.Name, err)
-		}
-	}
 	return nil
-}
-
-// uploadBlobs uploads several blobs at the same time. The first error stops all.
-func (r *publishRun) uploadBlobs(ctx context.Context, c *registry.Client, ref reference.Reference,
-	blobs []ocispec.Descriptor, placed map[digest.Digest]string, sink solve.Sink,
-) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	slots := make(chan struct{}, uploads)
-	var wg sync.WaitGroup
-	for _, d := range blobs {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			if ctx.Err() != nil {
-				return
-			}
-			open := func(ctx context.Context) (io.ReadCloser, error) {
-				b, err := r.from.Open(ctx, d)
-				if err != nil {
-					return nil, err
-				}
-				return &told{ReadCloser: b, tell: func(done int64) {
-					sink(solve.Event{Kind: solve.Progress, Item: "push " + d.Digest.Encoded()[:12], Current: done, Total: d.Size})
-				}}, nil
-			}
-			var mounts []string
-			if repo := placed[d.Digest]; repo != "" && repo != ref.Repository {
-				mounts = []string{repo}
-			}
-			if err := c.PutBlob(ctx, ref, d, open, mounts...); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
 }
 
 // toLayout copies images into another layout and tags all of them at once.

@@ -5,7 +5,6 @@ package cli
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -98,29 +97,5 @@ func (p *puller) Fetch(ctx context.Context, name string, d ocispec.Descriptor, i
 	if err != nil {
 		return err
 	}
-	return into.Fetch(ctx, d, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-		r, err := p.client.BlobFrom(ctx, ref, d, offset)
-		if err != nil || progress == nil {
-			return r, err
-		}
-		return &told{ReadCloser: r, done: offset, tell: progress}, nil
-	})
-}
-
-// told reports how far a reader is, every few MB.
-type told struct {
-	io.ReadCloser
-	done, last int64
-	tell       func(int64)
-}
-
-// Read implements io.Reader.
-func (t *told) Read(p []byte) (int, error) {
-	n, err := t.ReadCloser.Read(p)
-	t.done += int64(n)
-	if t.done-t.last >= 1<<20 || err != nil {
-		t.last = t.done
-		t.tell(t.done)
-	}
-	return n, err
+	return p.client.Fetch(ctx, ref, d, into, progress)
 }

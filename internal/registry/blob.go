@@ -24,7 +24,7 @@ import (
 const goodProgress = 1 << 20
 
 // Blob opens a blob for reading. A connection that breaks is replaced by one that
-// continues. The reader ends with blob.ErrCorrupt in place of io.EOF when the bytes
+// continues; one that is slow gets others at its side where the blob is large. The reader ends with blob.ErrCorrupt in place of io.EOF when the bytes
 // are not those of the digest.
 func (c *Client) Blob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	r, err := c.BlobFrom(ctx, ref, desc, 0)
@@ -84,10 +84,14 @@ type blobReader struct {
 	failed int           // attempts since the last good progress
 	mark   int64         // offset at the last good progress
 	whole  bool          // ranges did not work: always ask for all
+	ranges bool          // the registry said that they work
+	rate   rate          // of the connection at hand
+	wide   *wide         // several connections; nil as long as one is enough
 }
 
-// Close closes the connection at hand.
+// Close closes the connections at hand.
 func (b *blobReader) Close() error {
+	b.wide.stop()
 	if b.body == nil {
 		return nil
 	}
@@ -96,6 +100,9 @@ func (b *blobReader) Close() error {
 
 func (b *blobReader) Read(p []byte) (int, error) {
 	for {
+		if n := b.readAhead(p); n > 0 {
+			return n, nil
+		}
 		if b.body == nil {
 			if b.offset >= b.desc.Size {
 				return 0, io.EOF
@@ -104,8 +111,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		n, err := b.body.Read(p)
-		b.offset += int64(n)
+		n, err := b.readBody(p[:b.wide.limit(b.offset, len(p))])
 		if b.offset-b.mark >= goodProgress {
 			b.failed, b.mark = 0, b.offset
 		}
@@ -128,6 +134,33 @@ func (b *blobReader) Read(p []byte) (int, error) {
 			return n, nil
 		}
 	}
+}
+
+// readAhead reads from the piece that was read ahead, if the next byte is in one.
+func (b *blobReader) readAhead(p []byte) int {
+	front := b.wide.front()
+	if front == nil || front.from > b.offset {
+		return 0
+	}
+	if b.body != nil {
+		_ = b.body.Close()
+		b.body = nil
+	}
+	n := b.wide.read(p, b.offset)
+	b.offset += int64(n)
+	return n
+}
+
+// readBody reads from the connection at hand and measures it.
+func (b *blobReader) readBody(p []byte) (int, error) {
+	now := b.repo.client.opts.Now
+	begin := now()
+	n, err := b.body.Read(p)
+	b.rate.waited += now().Sub(begin)
+	b.rate.got += int64(n)
+	b.offset += int64(n)
+	b.widen()
+	return n, err
 }
 
 // again pauses before the next attempt, or returns err when there is none.
@@ -154,6 +187,8 @@ func (b *blobReader) connect() error {
 	if err != nil {
 		return fmt.Errorf("read blob %s: %w", b.desc.Digest, err)
 	}
+	b.rate = rate{}
+	b.ranges = resp.StatusCode == http.StatusPartialContent || resp.Header.Get("Accept-Ranges") == "bytes"
 	switch {
 	case resp.StatusCode == http.StatusOK:
 		if resp.ContentLength > b.desc.Size {

@@ -27,11 +27,6 @@ func acceptManifests() http.Header {
 	}, ", ")}}
 }
 
-// pullScopes are what reading needs.
-func (r *repository) pullScopes() []string {
-	return []string{"repository:" + r.ref.Repository + ":pull"}
-}
-
 // Head returns the descriptor of the manifest that a reference names, without
 // downloading it where the registry can do that. It costs no pull where those are
 // counted.

@@ -4,11 +4,11 @@
 package registry
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,69 +22,125 @@ type Provider interface {
 	Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 }
 
-// PushOptions configure Push.
+// PushOptions configure Push. The zero value is right where nobody watches.
 type PushOptions struct {
-	// MountFrom are repositories of the same registry that may have the blobs.
-	MountFrom []string
-	// Blob uploads one blob; nil means PutBlob, one after the other. Push waits for
-	// it; the caller who wants several at once uploads them before.
-	Blob func(ctx context.Context, desc ocispec.Descriptor) error
+	// MountFrom returns repositories of the same registry that may have a blob.
+	MountFrom func(desc ocispec.Descriptor) []string
+	// Parallel is how many blobs go up at the same time; 4 when zero.
+	Parallel int
+	// Tags are given to the image besides that of the reference.
+	Tags []string
+	// Progress is told how many bytes of a blob were read so far. It is called from
+	// several goroutines.
+	Progress func(desc ocispec.Descriptor, done int64)
 }
+
+const (
+	defaultUploads = 4
+	// lookups is how many blobs are asked for at the same time: small requests, whose
+	// cost is the way to the registry and back.
+	lookups = 16
+	// maxDepth bounds indexes within indexes.
+	maxDepth = 8
+)
 
 // Push uploads an image, or an index with all of its images, and names it last:
 // with the tag of ref, or with its digest only where ref has no tag. What the
-// registry has already is not uploaded.
+// registry has already is not uploaded. A manifest with a subject becomes one of
+// the subject's referrers.
 func (c *Client) Push(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor, from Provider, opts PushOptions) error {
 	if ref.Digest != "" && ref.Digest != desc.Digest {
 		return fmt.Errorf("push %s: the image has the digest %s", ref, desc.Digest)
 	}
-	if opts.Blob == nil {
-		opts.Blob = func(ctx context.Context, d ocispec.Descriptor) error {
-			open := func(ctx context.Context) (io.ReadCloser, error) { return from.Open(ctx, d) }
-			return c.PutBlob(ctx, ref, d, open, opts.MountFrom...)
+	t := &tree{from: from, seen: map[digest.Digest]bool{}}
+	if err := t.walk(ctx, desc, 0); err != nil {
+		return fmt.Errorf("push %s: %w", ref, err)
+	}
+	if err := c.pushBlobs(ctx, ref, t.blobs, from, opts); err != nil {
+		return fmt.Errorf("push %s: %w", ref, err)
+	}
+	byDigest := ref
+	byDigest.Tag = ""
+	last := len(t.documents) - 1
+	for _, d := range t.documents[:last] {
+		if err := c.PutManifest(ctx, byDigest.WithDigest(d.desc.Digest), d.desc.MediaType, d.data); err != nil {
+			return fmt.Errorf("push %s: %w", ref, err)
 		}
 	}
-	return c.pushTree(ctx, ref, desc, from, opts, map[digest.Digest]bool{})
+	names := append([]string{ref.Tag}, opts.Tags...)
+	for _, tag := range names {
+		ref.Tag = tag
+		if err := c.PutManifest(ctx, ref, desc.MediaType, t.documents[last].data); err != nil {
+			return fmt.Errorf("push %s: %w", ref, err)
+		}
+	}
+	return nil
 }
 
-// pushTree uploads what a manifest or an index needs, and then itself.
-func (c *Client) pushTree(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor, from Provider, opts PushOptions, done map[digest.Digest]bool) error {
+// Attach uploads a manifest that has a subject, with its blobs, as a referrer of
+// the image that the subject names, in the repository of ref. It gets no tag.
+func (c *Client) Attach(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor, from Provider, opts PushOptions) error {
 	data, err := readManifest(ctx, desc, from)
 	if err != nil {
-		return fmt.Errorf("push %s: %w", ref, err)
+		return fmt.Errorf("attach to %s: %w", ref.Name(), err)
+	}
+	if d, err := describe(data, desc.MediaType); err != nil || d.subject == nil {
+		return fmt.Errorf("attach to %s: manifest %s has no subject", ref.Name(), desc.Digest)
+	}
+	ref.Tag, ref.Digest, opts.Tags = "", "", nil
+	return c.Push(ctx, ref, desc, from, opts)
+}
+
+// tree is what a manifest or an index needs, itself included.
+type tree struct {
+	from      Provider
+	documents []document // those below before those above
+	blobs     []ocispec.Descriptor
+	seen      map[digest.Digest]bool
+}
+
+type document struct {
+	desc ocispec.Descriptor
+	data []byte
+}
+
+// walk collects what desc needs, each once.
+func (t *tree) walk(ctx context.Context, desc ocispec.Descriptor, depth int) error {
+	if t.seen[desc.Digest] {
+		return nil
+	}
+	if depth > maxDepth {
+		return fmt.Errorf("more than %d indexes within each other", maxDepth)
+	}
+	t.seen[desc.Digest] = true
+	data, err := readManifest(ctx, desc, t.from)
+	if err != nil {
+		return err
 	}
 	if image.IsIndex(desc.MediaType) {
 		idx, err := image.ParseIndex(data, desc.MediaType)
 		if err != nil {
-			return fmt.Errorf("push %s: %w", ref, err)
+			return err
 		}
-		byDigest := ref
-		byDigest.Tag = ""
 		for _, m := range idx.Manifests {
-			if done[m.Digest] {
-				continue
-			}
-			if err := c.pushTree(ctx, byDigest.WithDigest(m.Digest), m, from, opts, done); err != nil {
+			if err := t.walk(ctx, m, depth+1); err != nil {
 				return err
 			}
-			done[m.Digest] = true
 		}
 	} else {
 		m, err := image.ParseManifest(data, desc.MediaType)
 		if err != nil {
-			return fmt.Errorf("push %s: %w", ref, err)
+			return err
 		}
 		for _, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
-			if done[d.Digest] {
-				continue
+			if !t.seen[d.Digest] {
+				t.seen[d.Digest] = true
+				t.blobs = append(t.blobs, d)
 			}
-			if err := opts.Blob(ctx, d); err != nil {
-				return fmt.Errorf("push %s: %w", ref, err)
-			}
-			done[d.Digest] = true
 		}
 	}
-	return c.PutManifest(ctx, ref, desc.MediaType, data)
+	t.documents = append(t.documents, document{desc, data})
+	return nil
 }
 
 // readManifest reads a document of bounded size.
@@ -100,67 +156,116 @@ func readManifest(ctx context.Context, desc ocispec.Descriptor, from Provider) (
 	return io.ReadAll(io.LimitReader(r, image.MaxManifestSize+1))
 }
 
-// pushScopes are what writing needs.
-func (r *repository) pushScopes() []string {
-	return []string{"repository:" + r.ref.Repository + ":pull,push"}
-}
-
-// PutManifest uploads a manifest or an index under the tag of ref, or under its
-// digest where ref has no tag.
-func (c *Client) PutManifest(ctx context.Context, ref reference.Reference, mediaType string, data []byte) error {
-	r, err := c.repository(ref)
+// pushBlobs uploads the blobs that the repository does not have.
+func (c *Client) pushBlobs(ctx context.Context, ref reference.Reference, blobs []ocispec.Descriptor, from Provider, opts PushOptions) error {
+	missing, err := c.missing(ctx, ref, blobs, "pull,push") // the actions of uploads
 	if err != nil {
 		return err
 	}
-	want := digest.FromBytes(data)
-	if ref.Digest != "" && ref.Digest != want {
-		return fmt.Errorf("put manifest of %s: it has the digest %s", ref, want)
+	if opts.Parallel <= 0 {
+		opts.Parallel = defaultUploads
 	}
-	name := ref.Tag
-	if name == "" {
-		name = string(want)
-	}
-	resp, err := r.do(ctx, &request{
-		method: http.MethodPut, path: "manifests/" + name, scopes: r.pushScopes(),
-		header: http.Header{"Content-Type": {mediaType}},
-		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
-		size:   int64(len(data)),
+	return each(ctx, opts.Parallel, missing, func(ctx context.Context, d ocispec.Descriptor) error {
+		var mounts []string
+		if opts.MountFrom != nil {
+			mounts = opts.MountFrom(d)
+		}
+		return c.uploadBlob(ctx, ref, d, func(ctx context.Context) (io.ReadCloser, error) {
+			r, err := from.Open(ctx, d)
+			if err != nil || opts.Progress == nil {
+				return r, err
+			}
+			return &watched{ReadCloser: r, tell: func(done int64) { opts.Progress(d, done) }}, nil
+		}, mounts)
 	})
-	if err != nil {
-		return fmt.Errorf("put manifest: %w", err)
-	}
-	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("put manifest: %w", statusError(resp, r.host.name))
-	}
-	discard(resp)
-	if got := digest.Digest(resp.Header.Get("Docker-Content-Digest")); image.ValidDigest(got) && got != want {
-		return fmt.Errorf("registry %s: it stored another manifest for %s: %s, want %s", r.host.name, ref, got, want)
-	}
-	return nil
 }
 
-// HasBlob reports whether the repository has a blob.
-func (c *Client) HasBlob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor) (bool, error) {
-	if err := image.CheckDescriptor(desc); err != nil {
-		return false, err
+// watched is content whose reading is told to somebody.
+type watched struct {
+	io.ReadCloser
+	done, last int64
+	tell       func(int64)
+}
+
+// Read implements io.Reader.
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	w.done += int64(n)
+	if w.done-w.last >= 1<<20 || err != nil {
+		w.last = w.done
+		w.tell(w.done)
 	}
+	return n, err
+}
+
+// Seek implements io.Seeker where the content does; elsewhere it fails, and the
+// caller reads over what it has sent already.
+func (w *watched) Seek(offset int64, whence int) (int64, error) {
+	s, ok := w.ReadCloser.(io.Seeker)
+	if !ok {
+		return 0, fmt.Errorf("seek: %w", errNoSeek)
+	}
+	n, err := s.Seek(offset, whence)
+	w.done, w.last = n, n
+	return n, err
+}
+
+// Missing returns the blobs that a repository does not have. Many are asked for at
+// the same time.
+func (c *Client) Missing(ctx context.Context, ref reference.Reference, blobs []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	return c.missing(ctx, ref, blobs, "pull")
+}
+
+// missing is Missing with the actions that a token must allow, so that what follows
+// needs no other one.
+func (c *Client) missing(ctx context.Context, ref reference.Reference, blobs []ocispec.Descriptor, actions string) ([]ocispec.Descriptor, error) {
 	r, err := c.repository(ref)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	return r.hasBlob(ctx, desc, r.pullScopes())
+	var mu sync.Mutex
+	has := map[digest.Digest]bool{}
+	err = each(ctx, lookups, blobs, func(ctx context.Context, d ocispec.Descriptor) error {
+		if err := image.CheckDescriptor(d); err != nil {
+			return err
+		}
+		found, err := r.hasBlob(ctx, d, r.scopes(actions))
+		if actions != "pull" && errors.Is(err, ErrUnauthorized) {
+			err = nil // the answer to HEAD has no words: that to the upload tells why
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		has[d.Digest] = found
+		return err
+	})
+	var out []ocispec.Descriptor
+	for _, d := range blobs {
+		if !has[d.Digest] {
+			out = append(out, d)
+		}
+	}
+	return out, err
 }
 
-// hasBlob asks for a blob. A registry that answers neither yes nor no means no: the
-// upload will tell what is wrong.
-func (r *repository) hasBlob(ctx context.Context, desc ocispec.Descriptor, scopes []string) (bool, error) {
-	resp, err := r.do(ctx, &request{method: http.MethodHead, path: "blobs/" + string(desc.Digest), scopes: scopes})
-	if err != nil {
-		return false, fmt.Errorf("look for blob %s: %w", desc.Digest, err)
+// each calls f for every descriptor, some at the same time, and returns the first
+// error, which stops the others.
+func each(ctx context.Context, parallel int, list []ocispec.Descriptor, f func(context.Context, ocispec.Descriptor) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	slots := make(chan struct{}, parallel)
+	var wg sync.WaitGroup
+	for _, d := range list {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := f(ctx, d); err != nil {
+				cancel(err)
+			}
+		})
 	}
-	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
-		return false, fmt.Errorf("look for blob %s: %w", desc.Digest, statusError(resp, r.host.name))
-	}
-	discard(resp)
-	return resp.StatusCode == http.StatusOK && (resp.ContentLength < 0 || resp.ContentLength == desc.Size), nil
+	wg.Wait()
+	return context.Cause(ctx)
 }

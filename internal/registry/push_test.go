@@ -219,6 +219,11 @@ func TestUploadFaults(t *testing.T) {
 			next.ServeHTTP(discardWriter{}, r)
 			panic(http.ErrAbortHandler)
 		}}}, 0, "", size},
+		{"status says too much, 400 at the end", []registrytest.Fault{
+			{Match: isPatch, Times: 1, Answer: breakAfter(size / 2)},
+			{Match: isStatus, Times: 1, Answer: status(204, "Range", "0-4194303")},
+		}, 0, "", 0},
+		{"always 400 at the end", []registrytest.Fault{{Match: isPatch, Times: 1, Answer: breakAfter(size / 2)}, {Match: isPut, Answer: status(400)}}, 0, "400", 0},
 		{"403", []registrytest.Fault{{Match: isPost, Answer: status(403)}}, 0, "do not allow", 0},
 		{"R29 Location with http elsewhere", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "http://127.0.0.2:9/up")}}, 0, "wants the upload at", 0},
 		{"R29 Location on another port", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "http://127.0.0.1:9/up")}}, 0, "wants the upload at", 0},

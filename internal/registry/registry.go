@@ -16,8 +16,9 @@
 // service of an unrelated domain. Plain HTTP is for loopback and for registries
 // that the caller calls insecure.
 //
-// A Client is safe for concurrent use. It starts no goroutines that outlive a call
-// and does not decide how many transfers run at once.
+// A Client is safe for concurrent use. It starts no goroutines that outlive a call,
+// or the reader that a call returned. How many blobs are read at once is for the
+// caller to decide; Push is told.
 package registry
 
 import (
@@ -87,7 +88,9 @@ const (
 
 // Client talks to registries.
 type Client struct {
-	opts Options
+	opts  Options
+	wide  wideLimits
+	spare chan []byte // memory for reading ahead; nil ones are not made yet
 
 	mu     sync.Mutex
 	hosts  map[string]*host // by registry
@@ -108,7 +111,17 @@ func New(opts Options) *Client {
 	if opts.UserAgent == "" {
 		opts.UserAgent = "stacker"
 	}
-	return &Client{opts: opts, hosts: map[string]*host{}}
+	c := &Client{opts: opts, hosts: map[string]*host{}}
+	c.setWide(defaultWide())
+	return c
+}
+
+// setWide sets the limits of reading ahead.
+func (c *Client) setWide(l wideLimits) {
+	c.wide, c.spare = l, make(chan []byte, l.memory)
+	for range l.memory {
+		c.spare <- nil
+	}
 }
 
 // Close closes idle connections.
@@ -160,8 +173,12 @@ func (c *Client) repository(ref reference.Reference) (*repository, error) {
 	return &repository{client: c, host: h, ref: ref}, nil
 }
 
-// url returns the address of something in the repository. The parts are digests,
-// tags and fixed words, which need no escaping.
+// url returns the address of something in the repository, or of the registry where
+// that has no name. The parts are digests, tags and fixed words, which need no
+// escaping.
 func (r *repository) url(scheme, path string) *url.URL {
+	if r.ref.Repository == "" {
+		return &url.URL{Scheme: scheme, Host: r.host.address, Path: "/v2/" + path}
+	}
 	return &url.URL{Scheme: scheme, Host: r.host.address, Path: "/v2/" + r.ref.Repository + "/" + path}
 }

@@ -141,7 +141,7 @@ func TestRealServer(t *testing.T) {
 			}
 		}
 	}
-	if err := c.Push(t.Context(), parse(t, address+"/mounted/image:v1"), desc, l, PushOptions{MountFrom: []string{"ours/image"}}); err != nil {
+	if err := c.Push(t.Context(), parse(t, address+"/mounted/image:v1"), desc, l, PushOptions{MountFrom: func(ocispec.Descriptor) []string { return []string{"ours/image"} }}); err != nil {
 		t.Errorf("push with mounts: %v", err)
 	}
 }

@@ -46,6 +46,17 @@ func (c *Client) PutBlob(ctx context.Context, ref reference.Reference, desc ocis
 	if has, err := r.hasBlob(ctx, desc, r.pushScopes()); err != nil || has {
 		return err
 	}
+	return c.uploadBlob(ctx, ref, desc, open, mountFrom)
+}
+
+// uploadBlob uploads a blob that the repository does not have.
+func (c *Client) uploadBlob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor,
+	open func(ctx context.Context) (io.ReadCloser, error), mountFrom []string,
+) error {
+	r, err := c.repository(ref)
+	if err != nil {
+		return err
+	}
 	u := &upload{ctx: ctx, repo: r, desc: desc, open: open, chunk: c.opts.ChunkSize}
 	if err := u.run(mountFrom); err != nil {
 		return fmt.Errorf("put blob %s: %w", desc.Digest, err)
@@ -63,6 +74,7 @@ type upload struct {
 	offset   int64    // how much the registry has
 	chunk    int64    // most bytes of one request; no bound when zero
 	failed   int      // attempts since the last progress
+	resumed  bool     // it did not come in one go
 }
 
 // run uploads the blob; every failure that may pass is tried again.
@@ -227,17 +239,26 @@ func (u *upload) section(offset, size int64) func() (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s, ok := r.(io.Seeker); ok {
-			_, err = s.Seek(offset, io.SeekStart)
-		} else {
-			_, err = io.CopyN(io.Discard, r, offset)
-		}
-		if err != nil {
+		if err := skipTo(r, offset); err != nil {
 			_ = r.Close()
 			return nil, fmt.Errorf("read content at %d: %w", offset, err)
 		}
 		return &section{Reader: io.LimitReader(r, size), Closer: r}, nil
 	}
+}
+
+// errNoSeek is returned by content that can only be read.
+var errNoSeek = errors.New("cannot seek")
+
+// skipTo passes over the first offset bytes of content that was just opened.
+func skipTo(r io.Reader, offset int64) error {
+	if s, ok := r.(io.Seeker); ok {
+		if _, err := s.Seek(offset, io.SeekStart); !errors.Is(err, errNoSeek) {
+			return err
+		}
+	}
+	_, err := io.CopyN(io.Discard, r, offset)
+	return err
 }
 
 type section struct {
@@ -254,6 +275,9 @@ func (u *upload) recover(failure error) error {
 		u.chunk = fallbackChunk
 	case known && status.Status == http.StatusRequestEntityTooLarge && u.chunk > 1<<20:
 		u.chunk /= 2
+	case known && status.Status == http.StatusBadRequest && u.resumed:
+		// What the registry said that it had was not what it has: all of it again, once.
+		u.location, u.resumed = nil, false
 	case known && (status.Status == http.StatusUnauthorized || status.Status == http.StatusRequestedRangeNotSatisfiable),
 		known && (status.Status == http.StatusNotFound && u.location != nil),
 		retryError(failure):
@@ -293,7 +317,7 @@ func (u *upload) askOffset() error {
 	if end == 0 {
 		return nil // "0-0" is what registries say both for one byte and for none
 	}
-	u.offset = end + 1
+	u.offset, u.resumed = end+1, true
 	if u.offset > before {
 		u.failed = 0
 	}

@@ -4,7 +4,7 @@
 // Package auth finds the credentials for a registry.
 //
 // It reads Docker's config.json and the auth.json of the containers tools, which
-// have one format, and asks credential helpers. Which files there are is for the
+// have one format, and asks credential helpers; Login and Logout change them. Which files there are is for the
 // caller to say; the package reads no environment. It does not know how
 // credentials are sent, and never guesses: a file that cannot be read and a helper
 // that is missing, fails, hangs or answers nonsense is an error and not "no
@@ -13,7 +13,10 @@ package auth
 
 import (
 	"context"
+	"fmt"
 	"strings"
+
+	"build.stacker.dev/internal/reference"
 )
 
 // Credentials are what a registry accepts. The zero value is anonymous.
@@ -73,6 +76,22 @@ func lookupKeys(registry, repository string) []string {
 		path = path[:max(i, 0)]
 	}
 	return append(keys, registry)
+}
+
+// Key returns the name under which credentials for a registry, or for what is below
+// registry/path, are kept, from what people write.
+func Key(name string) (string, error) {
+	key := normalKey(name)
+	registry, _, below := strings.Cut(key, "/")
+	if !strings.ContainsAny(registry, ".:") && registry != "localhost" || !reference.ValidRegistry(registry) {
+		return "", fmt.Errorf("%q is no registry: write HOST or HOST:PORT", name)
+	}
+	if below {
+		if r, err := reference.Parse(key); err != nil || r.Name() != key {
+			return "", fmt.Errorf("%q is no registry: write HOST, HOST:PORT or HOST/PATH", name)
+		}
+	}
+	return key, nil
 }
 
 // dockerHub is how references name Docker's registry, dockerServer how its own

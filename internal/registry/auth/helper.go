@@ -29,31 +29,15 @@ type helperFunc = func(ctx context.Context, name, server string) (Credentials, e
 // runHelper runs docker-credential-NAME get. A helper that does not know the server
 // gives anonymous credentials.
 func runHelper(ctx context.Context, name, server string) (Credentials, error) {
-	program := "docker-credential-" + name
-	if name == "" || strings.ContainsAny(name, "/\\\x00") {
-		return Credentials{}, fmt.Errorf("credential helper %q is not a name", name)
-	}
-	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "get")
-	var stdout, stderr limitedBuffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(server), &stdout, &stderr
-	cmd.WaitDelay = time.Second // a grandchild may hold the pipe
-	err := cmd.Run()
-	switch {
-	case errors.Is(err, exec.ErrNotFound):
-		return Credentials{}, fmt.Errorf("credential helper %s is not installed: install it, or remove it from the file", program)
-	case ctx.Err() != nil:
-		return Credentials{}, fmt.Errorf("credential helper %s: %w", program, context.Cause(ctx))
-	case stdout.full || stderr.full:
-		return Credentials{}, fmt.Errorf("credential helper %s prints too much", program)
-	case err != nil && noCredentials(stdout.buf.String()):
+	program, stdout, err := execHelper(ctx, name, "get", server)
+	if err != nil && noCredentials(stdout) {
 		return Credentials{}, nil
-	case err != nil:
-		return Credentials{}, fmt.Errorf("credential helper %s: %w: %.200q", program, err, strings.TrimSpace(stdout.buf.String()+stderr.buf.String()))
+	}
+	if err != nil {
+		return Credentials{}, err
 	}
 	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal(stdout.buf.Bytes(), &answer); err != nil || answer.Secret == "" {
+	if err := json.Unmarshal([]byte(stdout), &answer); err != nil || answer.Secret == "" {
 		// What it printed may hold a secret.
 		return Credentials{}, fmt.Errorf("credential helper %s: its answer is not JSON with a Secret", program)
 	}
@@ -61,6 +45,48 @@ func runHelper(ctx context.Context, name, server string) (Credentials, error) {
 		return Credentials{IdentityToken: answer.Secret}, nil
 	}
 	return Credentials{Username: answer.Username, Password: answer.Secret}, nil
+}
+
+// callHelper runs docker-credential-NAME with a verb that answers nothing. Input that
+// is not a string is JSON.
+func callHelper(ctx context.Context, name, verb string, input any) error {
+	text, ok := input.(string)
+	if !ok {
+		data, err := json.Marshal(input)
+		if err != nil {
+			return err
+		}
+		text = string(data)
+	}
+	_, _, err := execHelper(ctx, name, verb, text)
+	return err
+}
+
+// execHelper runs docker-credential-NAME.
+func execHelper(ctx context.Context, name, verb, input string) (program, output string, err error) {
+	program = "docker-credential-" + name
+	if name == "" || strings.ContainsAny(name, "/\\\x00") {
+		return program, "", fmt.Errorf("credential helper %q is not a name", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, verb)
+	var stdout, stderr limitedBuffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &stdout, &stderr
+	cmd.WaitDelay = time.Second // a grandchild may hold the pipe
+	err = cmd.Run()
+	output = stdout.buf.String()
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		err = fmt.Errorf("credential helper %s is not installed: install it, or remove it from the file", program)
+	case ctx.Err() != nil:
+		err = fmt.Errorf("credential helper %s: %w", program, context.Cause(ctx))
+	case stdout.full || stderr.full:
+		err = fmt.Errorf("credential helper %s prints too much", program)
+	case err != nil:
+		err = fmt.Errorf("credential helper %s: %w: %.200q", program, err, strings.TrimSpace(output+stderr.buf.String()))
+	}
+	return program, output, err
 }
 
 // noCredentials recognises the answer of a helper that has nothing for a server,

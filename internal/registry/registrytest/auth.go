@@ -61,8 +61,11 @@ func (s *Server) SetChallenge(header string) {
 // authorize reports whether a request may go on, and refuses it otherwise.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request, name string) bool {
 	action := "pull"
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	switch r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
 		action = "push"
+	case http.MethodDelete:
+		action = "delete"
 	}
 	var challenge string
 	switch s.opts.Auth {

@@ -119,15 +119,30 @@ func (s *Server) Tags(repo string) []string {
 	return slices.Sorted(maps.Keys(s.at(repo).tags))
 }
 
+// contents is what the server reads of a manifest or an index.
+type contents struct {
+	Config            *ocispec.Descriptor
+	Layers, Manifests []ocispec.Descriptor
+	Subject           *ocispec.Descriptor
+	ArtifactType      string
+	Annotations       map[string]string
+}
+
+// parse reads a document; what is not JSON is empty.
+func parse(data []byte) contents {
+	var c contents
+	if json.Unmarshal(data, &c) != nil {
+		return contents{}
+	}
+	return c
+}
+
 // missing names something that a manifest or an index needs and that is not there.
 func (r *repo) missing(data []byte) string {
-	var doc struct {
-		Config            *ocispec.Descriptor
-		Layers, Manifests []ocispec.Descriptor
-	}
-	if json.Unmarshal(data, &doc) != nil {
+	if !json.Valid(data) {
 		return "not JSON"
 	}
+	doc := parse(data)
 	if doc.Config != nil {
 		doc.Layers = append(doc.Layers, *doc.Config)
 	}

@@ -66,7 +66,12 @@ func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, name, ref
 		}
 		w.Header().Set("Docker-Content-Digest", string(d))
 		w.Header().Set("Location", "/v2/"+name+"/manifests/"+string(d))
+		if doc := parse(data); s.opts.Referrers && doc.Subject != nil {
+			w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
+		}
 		w.WriteHeader(http.StatusCreated)
+	case http.MethodDelete:
+		s.deleteManifest(w, repo, ref)
 	default:
 		w.WriteHeader(http.StatusMethodNotAllowed)
 	}
@@ -99,6 +104,8 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, name string
 		fail(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "upload unknown")
 		return
 	}
+	buf.turn.Lock()
+	defer buf.turn.Unlock()
 	switch r.Method {
 	case http.MethodGet:
 		s.uploadStatus(w, r, buf, http.StatusNoContent)
@@ -124,7 +131,7 @@ func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request, name string
 
 // receive appends the body of a request to an upload; what came before it broke off
 // is kept.
-func (s *Server) receive(r *http.Request, buf *bytes.Buffer) error {
+func (s *Server) receive(r *http.Request, buf *incoming) error {
 	data, err := io.ReadAll(r.Body)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,13 +154,13 @@ func (s *Server) beginUpload(w http.ResponseWriter, r *http.Request, name string
 	}
 	s.nextID++
 	path := fmt.Sprintf("/v2/%s/blobs/uploads/%d", name, s.nextID)
-	s.uploads[path] = &bytes.Buffer{}
+	s.uploads[path] = &incoming{}
 	w.Header().Set("Location", path+"?state=a%2Fb")
 	w.WriteHeader(http.StatusAccepted)
 }
 
 // uploadStatus says how much of an upload is there.
-func (s *Server) uploadStatus(w http.ResponseWriter, r *http.Request, buf *bytes.Buffer, status int) {
+func (s *Server) uploadStatus(w http.ResponseWriter, r *http.Request, buf *incoming, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.Header().Set("Location", r.URL.Path+"?state=a%2Fb")
@@ -162,7 +169,7 @@ func (s *Server) uploadStatus(w http.ResponseWriter, r *http.Request, buf *bytes
 }
 
 // endUpload makes an upload a blob.
-func (s *Server) endUpload(w http.ResponseWriter, r *http.Request, name string, buf *bytes.Buffer) {
+func (s *Server) endUpload(w http.ResponseWriter, r *http.Request, name string, buf *incoming) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.uploads, r.URL.Path)

@@ -47,6 +47,13 @@ type Options struct {
 	Realm string
 	// TLS makes the server speak HTTPS, with a certificate of CAs.
 	TLS bool
+	// Referrers makes the server list referrers, as version 1.1 of the specification
+	// wants it. Without, clients keep the lists.
+	Referrers bool
+	// DeleteTags makes the server remove tags alone, and not only images.
+	DeleteTags bool
+	// PageSize is how many entries of a list one answer has; all when zero.
+	PageSize int
 	// Address to listen on in place of a free port of 127.0.0.1.
 	Address string
 }
@@ -76,7 +83,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	repos     map[string]*repo
-	uploads   map[string]*bytes.Buffer // by the path of their location
+	uploads   map[string]*incoming // by the path of their location
 	faults    []*Fault
 	requests  []Request
 	tokens    map[string]grant
@@ -91,6 +98,13 @@ type repo struct {
 	tags      map[string]digest.Digest
 }
 
+// incoming is a blob on its way up. Requests for it take turns: one whose connection
+// broke is over before the next one is answered.
+type incoming struct {
+	turn sync.Mutex
+	bytes.Buffer
+}
+
 type manifest struct {
 	mediaType string
 	data      []byte
@@ -99,7 +113,7 @@ type manifest struct {
 // New starts a server that is stopped at the end of the test.
 func New(t testing.TB, opts Options) *Server {
 	t.Helper()
-	s := &Server{opts: opts, repos: map[string]*repo{}, uploads: map[string]*bytes.Buffer{}, tokens: map[string]grant{}}
+	s := &Server{opts: opts, repos: map[string]*repo{}, uploads: map[string]*incoming{}, tokens: map[string]grant{}}
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	if opts.Address != "" {
 		l, err := listen(opts.Address)
@@ -233,14 +247,19 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.serveBlob(w, r, name, digest.Digest(rest))
 	case "uploads":
 		s.serveUpload(w, r, name)
+	case "tags":
+		s.serveTags(w, r, name)
+	case "referrers":
+		s.serveReferrers(w, r, name, digest.Digest(rest))
 	default:
 		fail(w, http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
 	}
 }
 
-// splitPath divides NAME/manifests/REF, NAME/blobs/DIGEST and NAME/blobs/uploads/ID.
+// splitPath divides NAME/manifests/REF, NAME/blobs/DIGEST, NAME/blobs/uploads/ID,
+// NAME/tags/list and NAME/referrers/DIGEST.
 func splitPath(path string) (name, kind, rest string) {
-	for _, k := range []string{"/blobs/uploads/", "/blobs/", "/manifests/"} {
+	for _, k := range []string{"/blobs/uploads/", "/blobs/", "/manifests/", "/tags/", "/referrers/"} {
 		if i := strings.LastIndex(path, k); i >= 0 {
 			parts := strings.Split(strings.Trim(k, "/"), "/")
 			return path[:i], parts[len(parts)-1], path[i+len(k):]
