@@ -91,7 +91,7 @@ func TestArchiveNotInOrder(t *testing.T) {
 		{"directory is a link", []entry{symlink("a", "/"), file("a/b", "")}},
 		{"directory again", []entry{dir("a/", 0o755), file("b", ""), file("a/b", "")}},
 		{"late root", []entry{file("a", ""), dir("./", 0o755)}},
-		{"late opaque mark", []entry{dir("a/", 0o755), file("a/b", ""), file("a/" + opaqueMarker, "")}},
+		{"late opaque mark", []entry{dir("a/", 0o755), file("a/b", ""), file("a/"+opaqueMarker, "")}},
 		{"climbing link", []entry{file("a", ""), hardlink("b", "../a")}},
 		{"device 0:0", []entry{{Header: tar.Header{Typeflag: tar.TypeChar, Name: "a"}}}},
 	}
