@@ -82,6 +82,8 @@ var imports = map[string]string{
 	"internal/snapshot/snapshottest": "internal/snapshot",
 
 	"internal/layer":                 "internal/rootfs",
+	"internal/layer/squashfs":        "internal/compress internal/layer",
+	"internal/layer/layertest":       "internal/layer",
 	"internal/rootfs":                "",
 	"internal/layout":                "internal/blob internal/image",
 	"internal/blob":                  "internal/image",
