@@ -61,6 +61,7 @@ var imports = map[string]string{
 	"internal/snapshot/snapshottest": "internal/snapshot",
 
 	"internal/layer":                 "internal/rootfs",
+	"internal/layer/verity":          "",
 	"internal/rootfs":                "",
 	"internal/layout":                "internal/blob internal/image",
 	"internal/blob":                  "internal/image",
