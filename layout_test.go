@@ -84,6 +84,7 @@ var imports = map[string]string{
 	"internal/layer":                 "internal/rootfs",
 	"internal/layer/squashfs":        "internal/compress internal/layer",
 	"internal/layer/layertest":       "internal/layer",
+	"internal/layer/verity":          "",
 	"internal/rootfs":                "",
 	"internal/layout":                "internal/blob internal/image",
 	"internal/blob":                  "internal/image",
