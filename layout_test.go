@@ -65,6 +65,7 @@ var imports = map[string]string{
 	"internal/layout":                "internal/blob internal/image",
 	"internal/blob":                  "internal/image",
 	"internal/image":                 "",
+	"internal/transfer":              "internal/image",
 	"internal/reference":             "internal/image",
 	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth",
 	"internal/registry/auth":         "internal/reference",
