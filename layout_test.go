@@ -89,6 +89,7 @@ var imports = map[string]string{
 	"internal/layout":                "internal/blob internal/image",
 	"internal/blob":                  "internal/image",
 	"internal/image":                 "",
+	"internal/transfer":              "internal/image",
 	"internal/reference":             "internal/image",
 	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth",
 	"internal/registry/auth":         "internal/atomicfile internal/reference",
