@@ -55,14 +55,14 @@ var imports = map[string]string{
 	"internal/solve":                "internal/cache internal/graph",
 	"internal/build": "internal/cache internal/graph internal/image internal/par internal/snapshot internal/solve " +
 		"internal/source internal/source/httpfile internal/source/localtree internal/state internal/worker",
-	"internal/export": "internal/blob internal/cache internal/compress internal/graph internal/image internal/layout internal/snapshot " +
-		"internal/solve internal/source internal/state internal/worker",
+	"internal/export": "internal/archive internal/blob internal/cache internal/compress internal/graph internal/image internal/layout " +
+		"internal/reference internal/registry internal/snapshot internal/solve internal/source internal/state internal/transfer internal/worker",
 
-	"internal/state": "internal/atomicfile internal/blob internal/cache internal/lockfile internal/snapshot/overlay " +
+	"internal/state": "internal/atomicfile internal/blob internal/cache internal/images internal/lockfile internal/snapshot/overlay " +
 		"internal/snapshot internal/userns internal/worker",
 	"internal/cache": "internal/atomicfile internal/lockfile internal/snapshot",
 
-	"internal/source":           "internal/blob internal/image internal/layout",
+	"internal/source":           "internal/blob internal/image internal/images internal/layout internal/reference internal/transfer",
 	"internal/source/localtree": "internal/atomicfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
@@ -89,6 +89,8 @@ var imports = map[string]string{
 	"internal/layout":                "internal/blob internal/image",
 	"internal/blob":                  "internal/image",
 	"internal/image":                 "",
+	"internal/images":                "internal/atomicfile internal/blob internal/image internal/reference internal/transfer",
+	"internal/archive":               "internal/blob internal/compress internal/image internal/reference internal/transfer",
 	"internal/transfer":              "internal/image",
 	"internal/reference":             "internal/image",
 	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth",

@@ -36,6 +36,16 @@ type app struct {
 	state    *state.State
 	log      *os.File // --log-file
 	lines    bool     // progress is told in lines
+	// stdoutTaken: the command's result goes to the standard output.
+	stdoutTaken bool
+}
+
+// messages is where words go that are no errors.
+func (a *app) messages() *os.File {
+	if a.stdoutTaken {
+		return a.std.Err
+	}
+	return a.std.Out
 }
 
 // stderr is where messages go.
@@ -88,7 +98,7 @@ func (a *app) close() error {
 // images finds base images.
 func (a *app) images(s *state.State) *source.Images {
 	clients := map[bool]source.Registry{}
-	return &source.Images{Blobs: s.Blobs, Registry: func(insecure bool) (source.Registry, error) {
+	return &source.Images{Blobs: s.Blobs, Local: s.Images, Registry: func(insecure bool) (source.Registry, error) {
 		if c, ok := clients[insecure]; ok {
 			return c, nil
 		}
@@ -140,9 +150,10 @@ func (a *app) display() (*progress.Display, error) {
 	o := progress.ForTerminal(out, os.Getenv)
 	if m == progress.Plain || m == progress.Quiet || o.Size == nil && m != progress.RawJSON {
 		// What steps print goes to stdout as it is, for whoever reads it there.
-		o.RunOutput = a.std.Out
-		if term.IsTerminal(int(a.std.Out.Fd())) { // also one that is called dumb
-			o.RunOutput = progress.NewSafeWriter(a.std.Out, progress.ForTerminal(a.std.Out, os.Getenv).Color)
+		to := a.messages()
+		o.RunOutput = to
+		if term.IsTerminal(int(to.Fd())) { // also one that is called dumb
+			o.RunOutput = progress.NewSafeWriter(to, progress.ForTerminal(to, os.Getenv).Color)
 		}
 	}
 	a.lines = m == progress.Plain || o.Size == nil && m != progress.RawJSON && m != progress.Quiet

@@ -22,7 +22,6 @@ import (
 
 	"build.stacker.dev/internal/build"
 	"build.stacker.dev/internal/cache"
-	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/frontend/stackerfile"
 	"build.stacker.dev/internal/graph"
@@ -64,6 +63,7 @@ type buildOptions struct {
 	privileged   bool
 	network      string
 	layerTypes   []string
+	output       outputOptions
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -76,6 +76,7 @@ func (a *app) buildCommand() *cobra.Command {
 	}
 	o.fileOptions.flags(cmd.Flags())
 	o.flags(cmd.Flags())
+	o.output.flags(cmd.Flags())
 	return cmd
 }
 
@@ -198,6 +199,10 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 	if o.onRunFailure != "" && a.settings.progress == "auto" {
 		a.settings.progress = "plain" // the command needs the terminal for itself
 	}
+	if _, err := o.output.specs(); err != nil {
+		return err
+	}
+	a.stdoutTaken = o.output.toStdout()
 	display, err := a.display()
 	if err != nil {
 		return err
@@ -214,7 +219,7 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 	}
 	if o.explain && run.solver != nil {
 		for _, d := range run.solver.Decisions() {
-			fmt.Fprintln(a.std.Out, d)
+			fmt.Fprintln(a.messages(), d)
 		}
 	}
 	return err
@@ -321,9 +326,12 @@ func (r *buildRun) do(ctx context.Context) error {
 	}
 	release = sync.OnceFunc(release)
 	defer release()
-	e := &export.Layout{
-		State: s, Images: b.Images, Layout: out, Dir: r.app.settings.ociDir, Compression: compress.Gzip,
-		Now: time.Now, Events: r.display.Handle, Results: r.solver.Result,
+	exporter := r.app.exporter(s, b, r.display.Handle)
+	exporter.Near = out.Blobs()
+	e := &export.Layout{Exporter: exporter, Layout: out, Dir: r.app.settings.ociDir, Results: r.solver.Result}
+	outputs, err := r.outputs(ctx, exporter)
+	if err != nil {
+		return err
 	}
 	err = r.solver.Solve(ctx, r.graph, func(ctx context.Context, t *graph.Target, res cache.Result) error {
 		if err := b.ImportsCopy(ctx, t.Vertex, r.solver.Result); err != nil || t.BuildOnly {
@@ -331,6 +339,14 @@ func (r *buildRun) do(ctx context.Context) error {
 		}
 		return e.Image(ctx, t)
 	})
+	for _, t := range r.images() { // in order, so that archives come out the same
+		if err == nil {
+			err = r.addOutput(ctx, outputs, t, e.Outcome(t))
+		}
+	}
+	if cerr := outputs.Close(ctx, err); err == nil {
+		err = cerr
+	}
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"build.stacker.dev/internal/cache"
@@ -30,6 +29,17 @@ type assembled struct {
 	config      image.Config
 	annotations map[string]string
 	layers      []cache.Layer
+	below       int // entries of the history that the base image has
+}
+
+// Assemble makes the product of a target of a stacker.yaml. results gives what
+// vertices produced.
+func Assemble(t *graph.Target, results func(*graph.Vertex) (cache.Result, bool)) (Product, error) {
+	a, err := assemble(t, results)
+	a.config.Created = nil // that of the base
+	return Product{
+		Name: t.Name, Config: a.config, OwnHistory: a.below, Annotations: a.annotations, Layers: a.layers, Epoch: t.Config.SourceEpoch,
+	}, err
 }
 
 // assemble applies what the target says to the image below it. results gives
@@ -70,10 +80,6 @@ func assemble(t *graph.Target, results func(*graph.Vertex) (cache.Result, bool))
 	for _, kv := range t.Config.Annotations {
 		a.annotations[kv.Key] = kv.Value
 	}
-	a.config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}
-	for _, l := range a.layers {
-		a.config.RootFS.DiffIDs = append(a.config.RootFS.DiffIDs, l.DiffID)
-	}
 	return a, nil
 }
 
@@ -94,6 +100,9 @@ func (a *assembled) addHistory(t *graph.Target, layers []cache.Layer) {
 			h = append(h, ocispec.History{Comment: "layer of the base image"})
 		}
 	}
+	if t.Parent == nil {
+		a.below = len(h)
+	}
 	for _, l := range layers[len(a.layers):] {
 		created := clamped(l.Created, t.Config.SourceEpoch)
 		by := l.CreatedBy
@@ -106,25 +115,6 @@ func (a *assembled) addHistory(t *graph.Target, layers []cache.Layer) {
 		h = append(h, ocispec.History{CreatedBy: t.Config.CreatedBy, Author: author, EmptyLayer: true})
 	}
 	a.config.History = h
-}
-
-// emptyArchive is a tar without entries: two blocks of zeros.
-func emptyArchive() []byte { return make([]byte, 1024) }
-
-// addEmptyLayer tells in the config that there is one layer, an emptyArchive.
-func (a *assembled) addEmptyLayer() {
-	a.config.RootFS.DiffIDs = []digest.Digest{digest.FromBytes(emptyArchive())}
-	a.config.History = append([]ocispec.History{{CreatedBy: "stacker: no files"}}, a.config.History...)
-}
-
-// date says when the image was made.
-func (a *assembled) date(created time.Time) {
-	a.config.Created = &created
-	for i := range a.config.History {
-		if h := &a.config.History[i]; h.Author == author && h.Created == nil {
-			h.Created = &created
-		}
-	}
 }
 
 func clamped(t time.Time, epoch *time.Time) time.Time {

@@ -54,8 +54,12 @@ func TestInherit(t *testing.T) {
 	if a.config.Architecture != "arm64" || a.config.Variant != "v8" {
 		t.Errorf("platform %+v, want the base's", a.config.Platform)
 	}
-	if want := []digest.Digest{d1, d2}; !slices.Equal(a.config.RootFS.DiffIDs, want) {
-		t.Errorf("diffIDs %v, want %v", a.config.RootFS.DiffIDs, want)
+	if a.below != 2 {
+		t.Errorf("%d entries of the history are the base's, want 2", a.below)
+	}
+	p := Product{Config: a.config, Layers: a.layers}.complete()
+	if want := []digest.Digest{d1, d2}; !slices.Equal(p.Config.RootFS.DiffIDs, want) {
+		t.Errorf("diffIDs %v, want %v", p.Config.RootFS.DiffIDs, want)
 	}
 	var by []string
 	for _, h := range a.config.History {

@@ -21,13 +21,11 @@ import (
 // the one that Image would make, however its layers are compressed. It writes
 // nothing; of e it needs Layout and Results.
 func (e *Layout) Current(ctx context.Context, t *graph.Target) (bool, error) {
-	a, err := assemble(t, e.Results)
+	p, err := Assemble(t, e.Results)
 	if err != nil {
 		return false, err
 	}
-	if len(a.layers) == 0 {
-		a.addEmptyLayer()
-	}
+	p = p.complete()
 	m, raw, err := e.kept(ctx, t.Name)
 	if errors.Is(err, layout.ErrNotFound) {
 		return false, nil
@@ -46,9 +44,9 @@ func (e *Layout) Current(ctx context.Context, t *graph.Target) (bool, error) {
 	if created == nil {
 		return false, nil
 	}
-	a.date(created.UTC())
-	want, err := image.Marshal(a.config)
-	return bytes.Equal(want, raw) && maps.Equal(a.annotations, m.Annotations), err
+	p.date(created.UTC())
+	want, err := image.Marshal(p.Config)
+	return bytes.Equal(want, raw) && maps.Equal(p.Annotations, m.Annotations), err
 }
 
 // kept reads the manifest and the config that a tag names.

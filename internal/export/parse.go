@@ -324,6 +324,36 @@ func ParseAnnotation(key, value string) (Annotation, error) {
 	return a, nil
 }
 
+// ParseAnnotations reads the argument of --annotation as docker's clients write it:
+// [PLACE[[PLATFORM]][,PLACE…]:]KEY=VALUE.
+func ParseAnnotations(text string) ([]Annotation, error) {
+	k, value, ok := strings.Cut(text, "=")
+	if !ok || k == "" {
+		return nil, fmt.Errorf("annotation %q: write KEY=VALUE", shorten(text))
+	}
+	places := []string{""}
+	if where, name, found := strings.Cut(k, ":"); found && startsPlace(where) {
+		places, k = strings.Split(where, ","), name
+	}
+	var out []Annotation
+	for _, place := range places {
+		if place != "" && !strings.HasPrefix(place, "[") {
+			place = "-" + place
+		}
+		a, err := ParseAnnotation(annotationKey+place+"."+k, value)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// startsPlace tells the places before a colon from a key that has one.
+func startsPlace(s string) bool {
+	return strings.HasPrefix(s, "manifest") || strings.HasPrefix(s, "index") || strings.HasPrefix(s, "[")
+}
+
 // shorten makes what was written short enough for an error message.
 func shorten(s string) string {
 	const limit = 100

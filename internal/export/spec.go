@@ -53,6 +53,7 @@ type Spec struct {
 	Layers      LayerOptions
 	DockerTypes bool // documents and layers have docker's media types
 	Annotations []Annotation
+	layerSizes  bool  // layers tell the size of their tar
 	OCIArtifact *bool // form of attestations; nil: the default of their maker
 }
 

@@ -114,6 +114,9 @@ func (p Platform) Runs(other Platform) int {
 	return slices.Index(p.variants(), other.Variant)
 }
 
+// ErrNoPlatform is returned by Choose where nothing fits.
+var ErrNoPlatform = errors.New("no image")
+
 // Choose returns the entry of an index that fits the platform best; among equal
 // ones the first. Entries without an image, such as attestations, are passed over.
 // An index with one entry that names no platform stands for every platform.
@@ -136,9 +139,9 @@ func Choose(idx ocispec.Index, want Platform) (ocispec.Descriptor, error) {
 	case len(idx.Manifests) == 1 && idx.Manifests[0].Platform == nil:
 		return idx.Manifests[0], nil
 	case len(have) == 0:
-		return ocispec.Descriptor{}, errors.New("index names no platform")
+		return ocispec.Descriptor{}, fmt.Errorf("%w: index names no platform", ErrNoPlatform)
 	}
 	slices.Sort(have)
 	have = slices.Compact(have)
-	return ocispec.Descriptor{}, fmt.Errorf("no image for %s; there are %q", want, have[:min(len(have), 20)])
+	return ocispec.Descriptor{}, fmt.Errorf("%w for %s; there are %q", ErrNoPlatform, want, have[:min(len(have), 20)])
 }

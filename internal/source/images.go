@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The stacker authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package source finds what comes from outside of a build: images in registries
-// and in OCI layouts. Local files and downloads have packages of their own below it.
+// Package source finds what comes from outside of a build: images in registries,
+// in OCI layouts and in the local store. Local files and downloads have packages of their own below it.
 // What it returns was verified against the digest that asked for it; bytes of
 // layers are verified by whoever reads them.
 package source
@@ -19,13 +19,26 @@ import (
 
 	"build.stacker.dev/internal/blob"
 	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/images"
 	"build.stacker.dev/internal/layout"
 )
 
-// Prefixes of the references that build files use.
+// Prefixes of the references that build files use. A name without one is in the
+// local store or in a registry: see [Policy].
 const (
 	DockerPrefix = "docker://"
 	LayoutPrefix = "oci:"
+	StorePrefix  = "store:" // the local store, and nothing else
+)
+
+// Policy says where an image is looked for that is called by its plain name.
+type Policy string
+
+// The policies.
+const (
+	Missing Policy = ""       // in the local store, then in the registry
+	Always  Policy = "always" // in the registry
+	Never   Policy = "never"  // in the local store
 )
 
 // Image is an image found, with its documents.
@@ -43,6 +56,8 @@ type Images struct {
 	Blobs *blob.Store // keeps what is downloaded
 	// Registry gives the client for one kind of connection; nil: no network.
 	Registry func(insecure bool) (Registry, error)
+	Local    *images.Store // nil: there are no local images
+	Pull     Policy
 }
 
 // Registry is what this package needs of a registry client.
@@ -63,7 +78,10 @@ func (s *Images) Resolve(ctx context.Context, ref string, insecure bool, want im
 	if strings.HasPrefix(ref, DockerPrefix) {
 		return s.fromRegistry(ctx, ref, insecure, want)
 	}
-	return Image{}, fmt.Errorf("image %q: write docker://HOST/NAME:TAG or oci:DIRECTORY:TAG", ref)
+	if name, ok := strings.CutPrefix(ref, StorePrefix); ok {
+		return s.fromStore(ctx, name, want)
+	}
+	return s.byName(ctx, ref, insecure, want)
 }
 
 // splitLayout takes PATH:TAG apart. Tags may contain colons, paths may not.
@@ -225,6 +243,13 @@ func withoutTag(name string) string {
 
 // Layer opens a layer's blob for reading. The bytes are not verified.
 func (s *Images) Layer(ctx context.Context, origin string, insecure bool, d ocispec.Descriptor, progress func(int64)) (*os.File, error) {
+	if name, ok := strings.CutPrefix(origin, StorePrefix); ok {
+		f, _, err := s.Blobs.File(d.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("image %s of the local store is not complete: %w: build, load or pull it again", name, err)
+		}
+		return f, nil
+	}
 	if rest, ok := strings.CutPrefix(origin, LayoutPrefix); ok {
 		dir, _, err := splitLayout(rest)
 		if err != nil {

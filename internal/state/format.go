@@ -26,6 +26,7 @@ import (
 //	trees/     package snapshot; belongs to root of the worker's user namespace
 //	index/     package source/localtree: the stat index
 //	http/      package source/httpfile
+//	images/    package images
 //	unsynced/  one empty file for each process that made trees and did not yet
 //	           flush them: BOOTID.RANDOM, flock'ed while its process lives
 const (
@@ -40,12 +41,15 @@ const (
 	// IndexDir and HTTPDir are the parts for the packages under source.
 	IndexDir = "index"
 	HTTPDir  = "http"
+
+	imagesDir = "images"
 )
 
 const readme = `This directory belongs to stacker, a builder of OCI images. It holds unpacked
 base images, the results of build steps and downloads, shared by all of your
-projects. "stacker du" shows what takes space, "stacker prune" makes room.
-It may be deleted as a whole when no build runs; all of it can be made again.
+projects, and your named images. "stacker du" shows what takes space, "stacker
+prune" makes room, "stacker ls" and "stacker rm" are for the images. It may be
+deleted as a whole when no build runs: all but the images can be made again.
 Files in it may belong to subordinate user ids: empty it with "stacker prune
 --all", or delete it as root.
 `

@@ -23,6 +23,7 @@ import (
 
 	"build.stacker.dev/internal/blob"
 	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/images"
 	"build.stacker.dev/internal/lockfile"
 	"build.stacker.dev/internal/snapshot/overlay"
 	"build.stacker.dev/internal/userns"
@@ -34,7 +35,9 @@ type State struct {
 	Dir   string
 	Cache *cache.Store
 	Blobs *blob.Store
-	trees *os.File // the tree area
+	// Images are the named images; their blobs are in Blobs.
+	Images *images.Store
+	trees  *os.File // the tree area
 
 	plan   func() (userns.Plan, error)
 	unlock func()
@@ -82,6 +85,7 @@ func (s *State) open() (err error) {
 	if s.Blobs, err = blob.Create(filepath.Join(s.Dir, blobsDir), blob.Options{}); err != nil {
 		return err
 	}
+	s.Images = images.Open(filepath.Join(s.Dir, imagesDir), s.Blobs)
 	s.trees, err = os.OpenFile(filepath.Join(s.Dir, treesDir), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open state directory: %w", err)

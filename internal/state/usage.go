@@ -5,9 +5,6 @@ package state
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -15,11 +12,11 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/cache"
-	"build.stacker.dev/internal/lockfile"
 	"build.stacker.dev/internal/snapshot"
-	"build.stacker.dev/internal/userns"
 )
 
 // Entry is one thing that takes space.
@@ -28,12 +25,25 @@ type Entry struct {
 	Description string // what it is, or the step that made it
 	Bytes       int64  // on disk
 	Used        time.Time
+	Made        time.Time // when it came here; zero: not known
+	Kind        Kind
 	Reclaimable bool // nothing that is kept needs it
 
 	tree string
 	blob digest.Digest
 	tmp  string
 }
+
+// Kind says what an entry is.
+type Kind string
+
+// The kinds of entries.
+const (
+	Tree    Kind = "tree"    // an unpacked layer
+	Files   Kind = "files"   // imports of a step
+	Blob    Kind = "blob"    // a blob of an image or of a result
+	Partial Kind = "partial" // a step that was interrupted or runs now
+)
 
 // Usage is everything that takes space, biggest first.
 type Usage struct{ Entries []Entry }
@@ -68,10 +78,13 @@ type use struct {
 	top  bool // by made the thing, and does not just stand on it
 }
 
-// needs reads all records that were used at or after since; older ones count
-// as gone and are listed.
-func (s *State) needs(since time.Time) (n needs, old []cache.Key, err error) {
+// needs reads the images, and all records that were used at or after since; older
+// ones count as gone and are listed.
+func (s *State) needs(ctx context.Context, since time.Time) (n needs, old []cache.Key, err error) {
 	n = needs{trees: map[string]use{}, blobs: map[digest.Digest]use{}}
+	if err := s.imageNeeds(ctx, n); err != nil {
+		return n, nil, err
+	}
 	err = s.Cache.Walk(func(r *cache.Record, used time.Time, _ int64) error {
 		if used.Before(since) {
 			old = append(old, r.Key)
@@ -90,6 +103,21 @@ func (s *State) needs(since time.Time) (n needs, old []cache.Key, err error) {
 	return n, old, err
 }
 
+// imageNeeds adds the blobs of all images: each by its first name.
+func (s *State) imageNeeds(ctx context.Context, n needs) error {
+	all, err := s.Images.List()
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		u := use{by: "image " + i.String(), last: i.Updated, top: true}
+		if err := s.Images.Needs(ctx, i, func(d ocispec.Descriptor) { note(n.blobs, d.Digest, u) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // note keeps the latest use, and the step that made the thing.
 func note[K comparable](m map[K]use, k K, u use) {
 	if was, ok := m[k]; ok {
@@ -105,7 +133,7 @@ func note[K comparable](m map[K]use, k K, u use) {
 
 // Usage measures everything in the state.
 func (s *State) Usage(ctx context.Context) (Usage, error) {
-	n, _, err := s.needs(time.Time{})
+	n, _, err := s.needs(ctx, time.Time{})
 	if err != nil {
 		return Usage{}, err
 	}
@@ -117,31 +145,40 @@ func (s *State) usage(ctx context.Context, n needs) (Usage, error) {
 	for _, t := range s.Trees() {
 		u, needed := n.trees[t]
 		kind, name, _ := strings.Cut(t, "/")
-		e := Entry{ID: short(name), Used: u.last, Reclaimable: !needed, Description: u.by, tree: t}
+		e := Entry{ID: short(name), Used: u.last, Reclaimable: !needed, Description: u.by, tree: t, Kind: Tree, Made: s.changed(t)}
 		if kind == "files" { // made again from the imports whenever it is missing
-			e.Description, e.Reclaimable = "imports of a step", true
+			e.Description, e.Reclaimable, e.Kind = "imports of a step", true, Files
 		} else if !needed {
 			e.Description = "unpacked layer that no kept result needs"
 		}
 		out.Entries = append(out.Entries, e)
 	}
 	for _, id := range s.leftovers() {
-		out.Entries = append(out.Entries, Entry{ID: short(id), Description: "step that was interrupted, or runs now", tmp: id, tree: "tmp/" + id})
+		out.Entries = append(out.Entries, Entry{ID: short(id), Description: "step that was interrupted, or runs now", tmp: id, tree: "tmp/" + id, Kind: Partial})
 	}
 	if err := s.measure(ctx, out.Entries); err != nil {
 		return out, err
 	}
 	err := s.Blobs.Walk(func(d digest.Digest, size int64) error {
 		u, needed := n.blobs[d]
-		e := Entry{ID: short(d.Encoded()), Bytes: size, Used: u.last, Reclaimable: !needed, Description: u.by, blob: d}
+		e := Entry{ID: short(d.Encoded()), Bytes: size, Used: u.last, Reclaimable: !needed, Description: u.by, blob: d, Kind: Blob}
 		if !needed {
-			e.Description = "downloaded blob that no kept result needs"
+			e.Description = "blob that no image and no kept result needs"
 		}
 		out.Entries = append(out.Entries, e)
 		return nil
 	})
 	sort.SliceStable(out.Entries, func(i, j int) bool { return out.Entries[i].Bytes > out.Entries[j].Bytes })
 	return out, err
+}
+
+// changed is when a tree was renamed into its place.
+func (s *State) changed(tree string) time.Time {
+	var st unix.Stat_t
+	if unix.Fstatat(int(s.trees.Fd()), tree, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return time.Time{}
+	}
+	return time.Unix(st.Ctim.Unix())
 }
 
 func short(name string) string { return name[:min(12, len(name))] }
@@ -179,83 +216,4 @@ func (s *State) measure(ctx context.Context, entries []Entry) error {
 		entries[i].Bytes = sizes[i]
 	}
 	return nil
-}
-
-// PruneOptions say what is to go.
-type PruneOptions struct {
-	Dir         string
-	Plan        func() (userns.Plan, error)
-	OnWait      func()
-	UnusedSince time.Time // results last used before this go
-}
-
-// Prune removes results that were not used since a time, and everything that no
-// remaining result needs. It waits until no build runs. The returned usage is
-// what was removed.
-func Prune(ctx context.Context, o PruneOptions) (removed Usage, err error) {
-	if _, err := os.Stat(filepath.Join(o.Dir, formatName)); errors.Is(err, fs.ErrNotExist) {
-		return Usage{}, nil
-	}
-	if err := prepare(o.Dir); err != nil {
-		return Usage{}, err
-	}
-	unlock, err := lockfile.Lock(ctx, filepath.Join(o.Dir, lockName), o.OnWait)
-	if err != nil {
-		return Usage{}, fmt.Errorf("lock state directory: %w", err)
-	}
-	s := &State{Dir: o.Dir, plan: o.Plan, unlock: unlock}
-	if err := s.open(); err != nil {
-		unlock()
-		return Usage{}, err
-	}
-	defer s.Close()
-	n, old, err := s.needs(o.UnusedSince)
-	if err != nil {
-		return Usage{}, err
-	}
-	all, err := s.usage(ctx, n)
-	if err != nil {
-		return Usage{}, err
-	}
-	// Records first: a result must not be served whose files are going.
-	for _, k := range old {
-		if err := s.Cache.Remove(k); err != nil {
-			return removed, fmt.Errorf("remove record: %w", err)
-		}
-	}
-	return s.remove(ctx, all)
-}
-
-func (s *State) remove(ctx context.Context, all Usage) (removed Usage, err error) {
-	var trees []string
-	for _, e := range all.Entries {
-		if !e.Reclaimable && e.tmp == "" { // no build runs: every left-over is one
-			continue
-		}
-		if e.blob != "" {
-			if err := s.Blobs.Remove(e.blob); err != nil {
-				return removed, err
-			}
-		} else {
-			trees = append(trees, e.tree)
-		}
-		removed.Entries = append(removed.Entries, e)
-	}
-	if err := s.Blobs.RemoveStale(); err != nil {
-		return removed, err
-	}
-	if err := s.Cache.RemoveUnused(); err != nil {
-		return removed, err
-	}
-	if len(trees) == 0 {
-		return removed, nil
-	}
-	w, err := s.Worker(ctx)
-	if err != nil {
-		return removed, err
-	}
-	if err := w.Remove(ctx, trees); err != nil {
-		return removed, fmt.Errorf("remove trees: %w", err)
-	}
-	return removed, s.Sync()
 }

@@ -1,0 +1,217 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/archive"
+	"build.stacker.dev/internal/blob"
+	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/transfer"
+)
+
+// blobPlace is a directory of blobs as a transfer.Destination and transfer.Maker.
+type blobPlace struct {
+	e     *Exporter
+	blobs *blob.Store
+	dir   string // where it is: names its blobs in records
+}
+
+// store is the blob store of the state directory.
+func (e *Exporter) store() blobPlace {
+	return blobPlace{e, e.State.Blobs, filepath.Join(e.State.Dir, "blobs")}
+}
+
+// smallBlob is up to how many bytes a blob is read each time it is asked for.
+const smallBlob = 64 << 10
+
+// Has implements transfer.Destination. A blob that was not touched since it was
+// written or read here is taken to be whole; else it is read once. A damaged one
+// is removed, to be written again.
+func (b blobPlace) Has(ctx context.Context, d ocispec.Descriptor) (bool, error) {
+	now, err := b.stat(d)
+	if err != nil {
+		return false, nil // missing or of another size: it is written anew
+	}
+	if d.Size > smallBlob && b.e.State.Cache.Seen(b.place(d)) == now {
+		return true, nil
+	}
+	r, err := b.blobs.Open(ctx, d)
+	if err != nil {
+		return false, nil
+	}
+	_, err = io.Copy(io.Discard, readerContext{ctx, r})
+	_ = r.Close()
+	if errors.Is(err, blob.ErrCorrupt) {
+		return false, b.blobs.Remove(d.Digest)
+	}
+	if err != nil || d.Size <= smallBlob {
+		return err == nil, ctx.Err()
+	}
+	return true, b.e.State.Cache.SetSeen(b.place(d), now, b.e.Now())
+}
+
+// Put implements transfer.Destination.
+func (b blobPlace) Put(ctx context.Context, d ocispec.Descriptor, from transfer.Source) error {
+	r, err := from.Open(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := b.blobs.Create()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if _, err := io.Copy(w, io.LimitReader(readerContext{ctx, r}, max(d.Size, d.Size+1))); err != nil {
+		return fmt.Errorf("write blob %s: %w", d.Digest, err)
+	}
+	if _, err := w.Commit(d.Digest, d.Size); err != nil {
+		return err
+	}
+	return b.written(d)
+}
+
+// Make implements transfer.Maker.
+func (b blobPlace) Make(_ context.Context, write func(*os.File) (ocispec.Descriptor, error)) (d ocispec.Descriptor, err error) {
+	w, err := b.blobs.Create()
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	if d, err = write(w.File()); err != nil {
+		return d, err
+	}
+	if err := w.CommitAs(d); err != nil {
+		return d, err
+	}
+	return d, b.written(d)
+}
+
+// written remembers a blob as it is now.
+func (b blobPlace) written(d ocispec.Descriptor) error {
+	if d.Size <= smallBlob {
+		return nil
+	}
+	now, err := b.stat(d)
+	if err != nil {
+		return err
+	}
+	return b.e.State.Cache.SetSeen(b.place(d), now, b.e.Now())
+}
+
+func (b blobPlace) place(d ocispec.Descriptor) string { return b.dir + " " + string(d.Digest) }
+
+// stat says which file a blob is, and in which state.
+func (b blobPlace) stat(d ocispec.Descriptor) (string, error) {
+	f, size, err := b.blobs.File(d.Digest)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", fmt.Errorf("stat blob %s: %w", d.Digest, err)
+	}
+	if size != d.Size {
+		return "", fmt.Errorf("blob %s: %w", d.Digest, blob.ErrCorrupt)
+	}
+	return fmt.Sprintln(st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
+}
+
+// archivePlace is an archive that is a file: layers are made in it.
+type archivePlace struct{ *archive.Writer }
+
+// streamPlace is an archive that cannot be sought: it takes whole blobs only.
+type streamPlace struct{ w *archive.Writer }
+
+// Has implements transfer.Destination.
+func (s streamPlace) Has(ctx context.Context, d ocispec.Descriptor) (bool, error) {
+	return s.w.Has(ctx, d)
+}
+
+// Put implements transfer.Destination.
+func (s streamPlace) Put(ctx context.Context, d ocispec.Descriptor, from transfer.Source) error {
+	return s.w.Put(ctx, d, from)
+}
+
+// virtual holds the documents of an image, and knows where its layers are: what
+// goes to a registry is read from there, and not at all where the registry has it.
+// It is a transfer.Destination, and a transfer.Source of all that was put in.
+type virtual struct {
+	e     *Exporter
+	store blobPlace
+
+	mu        sync.Mutex
+	documents transfer.Bytes
+	origins   map[digest.Digest]cache.Layer
+}
+
+func newVirtual(e *Exporter) *virtual {
+	return &virtual{e: e, store: e.store(), documents: transfer.Bytes{}, origins: map[digest.Digest]cache.Layer{}}
+}
+
+// reference notes a layer of the base.
+func (v *virtual) reference(d ocispec.Descriptor, l cache.Layer) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.origins[d.Digest] = l
+	return nil
+}
+
+// Has implements transfer.Destination: layers are looked for in the store.
+func (v *virtual) Has(ctx context.Context, d ocispec.Descriptor) (bool, error) {
+	return v.store.Has(ctx, d)
+}
+
+// Put implements transfer.Destination.
+func (v *virtual) Put(ctx context.Context, d ocispec.Descriptor, from transfer.Source) error {
+	if d.Size > smallBlob {
+		return v.store.Put(ctx, d, from)
+	}
+	data, err := transfer.ReadAll(ctx, from, d, smallBlob)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.documents[d.Digest] = data
+	return nil
+}
+
+// Make implements transfer.Maker: a registry wants to know the digest, and may want
+// the bytes again.
+func (v *virtual) Make(ctx context.Context, write func(*os.File) (ocispec.Descriptor, error)) (ocispec.Descriptor, error) {
+	return v.store.Make(ctx, write)
+}
+
+// Open implements transfer.Source. A layer of the base is seen to be what its
+// image says before it is passed on.
+func (v *virtual) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	v.mu.Lock()
+	l, base := v.origins[d.Digest]
+	_, document := v.documents[d.Digest]
+	v.mu.Unlock()
+	switch {
+	case document:
+		return v.documents.Open(ctx, d)
+	case base:
+		if err := v.e.verify(ctx, l); err != nil {
+			return nil, err
+		}
+		return origin{v.e, l}.Open(ctx, d)
+	}
+	return v.store.blobs.Open(ctx, d)
+}
