@@ -25,6 +25,7 @@ var imports = map[string]string{
 	"cmd/stacker": "internal/boot internal/cli internal/worker",
 
 	"internal/cli": "" +
+		" internal/archive" +
 		" internal/atomicfile" +
 		" internal/blob" +
 		" internal/build" +
@@ -35,6 +36,7 @@ var imports = map[string]string{
 		" internal/frontend/stackerfile" +
 		" internal/graph" +
 		" internal/image" +
+		" internal/images" +
 		" internal/layout" +
 		" internal/lockfile" +
 		" internal/progress" +
@@ -46,6 +48,7 @@ var imports = map[string]string{
 		" internal/source" +
 		" internal/source/httpfile" +
 		" internal/state" +
+		" internal/transfer" +
 		" internal/userns",
 	"internal/progress": "internal/solve",
 

@@ -177,10 +177,20 @@ func (a *app) command() *cobra.Command {
 		a.gcCommand(),
 		a.unprivSetupCommand(),
 		a.versionCommand(),
-		a.unpackCommand(),
+		a.unladeCommand(),
 		a.internalCommand(),
 		a.loginCommand(),
 		a.logoutCommand(),
+		a.imagesCommand(),
+		a.pullCommand(),
+		a.pushCommand(),
+		a.tagCommand(),
+		a.removeCommand(),
+		a.saveCommand(),
+		a.loadCommand(),
+		a.importCommand(),
+		a.unpackCommand(),
+		a.historyCommand(),
 	)
 	return cmd
 }

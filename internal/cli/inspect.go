@@ -7,8 +7,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,15 +19,107 @@ import (
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/progress"
+	"build.stacker.dev/internal/transfer"
 )
 
 func (a *app) inspectCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect [TAG]",
-		Short: "print manifests and configs of the OCI layout",
-		Args:  cobra.MaximumNArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.inspect(cmd.Context(), args) },
+	var o inspectOptions
+	cmd := &cobra.Command{
+		Use:   "inspect [TAG|IMAGE...]",
+		Short: "print an image's config, or what the OCI layout has",
+		Long: "inspect prints manifests and configs of the OCI layout: of all images, or of one by its tag. Another name is\n" +
+			"an image of the local store, docker://NAME, oci:DIRECTORY:TAG, docker-archive:FILE, oci-archive:FILE or\n" +
+			"dir:DIRECTORY: its config is printed as JSON.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o == (inspectOptions{}) && len(args) < 2 && a.tagsOfLayoutOnly(cmd.Context(), args) {
+				return a.inspect(cmd.Context(), args)
+			}
+			if len(args) == 0 {
+				return errors.New("say which image to inspect")
+			}
+			for _, name := range args {
+				if err := a.inspectNamed(cmd.Context(), o, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
 	}
+	cmd.Flags().BoolVar(&o.raw, "raw", false, "print the manifest or index as it is")
+	cmd.Flags().StringVar(&o.format, "format", "", "json, or a Go template of the config's members, like {{.Config.Env}}")
+	cmd.Flags().StringVar(&o.platform, "platform", "", "OS/ARCH[/VARIANT] of the image (default: this machine's)")
+	return cmd
+}
+
+type inspectOptions struct {
+	raw              bool
+	format, platform string
+}
+
+// tagsOfLayoutOnly tells whether the words are for the OCI layout: none, a tag of it,
+// or a word that nothing else could be.
+func (a *app) tagsOfLayoutOnly(ctx context.Context, words []string) bool {
+	if len(words) == 0 || a.tagsOfLayout(ctx, words) {
+		return true
+	}
+	if l, err := parseLocation(words[0]); err != nil || l.transport != inStore {
+		return false
+	}
+	s, err := a.openState(ctx)
+	if err != nil {
+		return false
+	}
+	if _, err := s.Images.Find(ctx, words[0]); err == nil {
+		return false
+	}
+	_, err = os.Stat(a.settings.ociDir)
+	return err == nil // its error names the tags that there are
+}
+
+// inspectNamed prints one image's config, with tabs as img did.
+func (a *app) inspectNamed(ctx context.Context, o inspectOptions, name string) error {
+	want := image.HostPlatform()
+	if o.platform != "" {
+		var err error
+		if want, err = image.ParsePlatform(o.platform); err != nil {
+			return fmt.Errorf("--platform: %w", err)
+		}
+	}
+	return a.looking(ctx, name, func(f found) error {
+		var out bytes.Buffer
+		if err := o.describe(ctx, &out, f, want); err != nil {
+			return fmt.Errorf("inspect %s: %w", name, err)
+		}
+		_, err := progress.NewSafeWriter(a.std.Out, false).Write(out.Bytes())
+		return err
+	})
+}
+
+func (o inspectOptions) describe(ctx context.Context, out *bytes.Buffer, f found, want image.Platform) error {
+	if o.raw {
+		data, err := transfer.ReadAll(ctx, f, f.image, image.MaxManifestSize)
+		out.Write(data)
+		return err
+	}
+	d, err := transfer.Choose(ctx, f, f.image, want)
+	if err != nil {
+		return err
+	}
+	m, err := transfer.ReadManifest(ctx, f, d)
+	if err != nil {
+		return err
+	}
+	raw, c, err := transfer.ReadConfig(ctx, f, m)
+	if err != nil {
+		return err
+	}
+	if o.format != "" && o.format != "json" {
+		return printTemplate(out, o.format, []image.Config{c})
+	}
+	if err := json.Indent(out, raw, "", "\t"); err != nil {
+		return err
+	}
+	return out.WriteByte('\n')
 }
 
 func (a *app) inspect(ctx context.Context, args []string) error {

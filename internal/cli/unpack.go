@@ -22,18 +22,17 @@ import (
 	"build.stacker.dev/internal/solve"
 )
 
-func (a *app) unpackCommand() *cobra.Command {
+func (a *app) unladeCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "unlade [TAG...]",
-		Aliases: []string{"unpack"},
-		Short:   "unpack images of the OCI layout into the roots directory",
+		Use:   "unlade [TAG...]",
+		Short: "unpack images of the OCI layout into the roots directory",
 		Long: "unlade unpacks the images of the OCI layout, all or those named, to ROOTS-DIR/TAG/rootfs. Files get the\n" +
 			"user's own ids and keep their modes, without set-user-id bits; devices are left out.",
-		RunE: func(cmd *cobra.Command, args []string) error { return a.unpack(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.unlade(cmd.Context(), args) },
 	}
 }
 
-func (a *app) unpack(ctx context.Context, tags []string) error {
+func (a *app) unlade(ctx context.Context, tags []string) error {
 	unlock, err := a.lockProject(true)
 	if err != nil {
 		return err

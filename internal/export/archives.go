@@ -42,7 +42,7 @@ func (e *Exporter) openArchive(s Spec) (Output, error) {
 	o := &archiveOutput{e: e, spec: s}
 	var out io.Writer = e.Stdout
 	if s.Type == Docker && s.Dest == "" {
-		f, err := unnamed(e.State.Dir)
+		f, err := Unnamed(e.State.Dir)
 		if err != nil {
 			return nil, err
 		}
@@ -146,8 +146,8 @@ func createNew(path string) (*newFile, error) {
 	return &newFile{File: f, to: path}, nil
 }
 
-// unnamed makes a file without a name.
-func unnamed(dir string) (*os.File, error) {
+// Unnamed makes a file without a name in a directory.
+func Unnamed(dir string) (*os.File, error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
 		return os.NewFile(uintptr(fd), "archive"), nil

@@ -174,10 +174,8 @@ func repositories(refs []reference.Reference) []reference.Reference {
 
 // upload puts everything of an image but its tags into its repositories.
 func (o *imageOutput) upload(ctx context.Context, from transfer.Source, refs []reference.Reference, d ocispec.Descriptor) error {
-	c := o.e.Registry(o.spec.Insecure)
 	for _, r := range repositories(refs) {
-		err := o.e.event(ctx, pushVertex(r), func() error { return c.Push(ctx, r.WithDigest(d.Digest), d, from, o.e.pushOptions(r)) })
-		if err != nil {
+		if err := o.e.Push(ctx, from, r.WithDigest(d.Digest), d, o.spec.Insecure); err != nil {
 			return err
 		}
 	}

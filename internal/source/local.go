@@ -57,17 +57,24 @@ func (s *Images) fromStore(ctx context.Context, name string, want image.Platform
 	if err != nil {
 		return Image{}, err
 	}
+	img, err := s.Named(ctx, found, want)
+	img.Origin = StorePrefix + ref.Name() + "@" + string(img.Manifest.Digest)
+	return img, err
+}
+
+// Named returns an image of the local store.
+func (s *Images) Named(ctx context.Context, found images.Image, want image.Platform) (Image, error) {
 	read := func(d ocispec.Descriptor, limit int64) ([]byte, error) { return s.Blobs.ReadAll(ctx, d, limit) }
 	img, err := load(found.Descriptor, want, read)
 	if errors.Is(err, image.ErrNoPlatform) {
-		return Image{}, fmt.Errorf("local image %s: %w: %w", ref.Familiar(), errOtherPlatform, err)
+		return Image{}, fmt.Errorf("local image %s: %w: %w", found, errOtherPlatform, err)
 	}
 	if err != nil {
-		return Image{}, fmt.Errorf("local image %s: %w", ref.Familiar(), err)
+		return Image{}, fmt.Errorf("local image %s: %w", found, err)
 	}
 	if have := image.NewPlatform(img.Config.Platform); have.OS != "" && have.Architecture != "" && want.Runs(have) < 0 {
-		return Image{}, fmt.Errorf("local image %s: %w: %s, not %s", ref.Familiar(), errOtherPlatform, have, want)
+		return Image{}, fmt.Errorf("local image %s: %w: %s, not %s", found, errOtherPlatform, have, want)
 	}
-	img.Origin = StorePrefix + ref.Name() + "@" + string(img.Manifest.Digest)
+	img.Origin = StorePrefix + string(found.Descriptor.Digest)
 	return img, nil
 }

@@ -93,7 +93,9 @@ func (s *State) needs(ctx context.Context, since time.Time) (n needs, old []cach
 		for i, l := range r.Result.Layers {
 			u := use{by: r.Step, last: used, top: i == len(r.Result.Layers)-1}
 			if l.Blob != nil {
-				u.by = "base " + l.Origin
+				if l.Origin != "" { // else it was packed here
+					u.by = "base " + l.Origin
+				}
 				note(n.blobs, l.Blob.Digest, u)
 			}
 			note(n.trees, snapshot.LayerTree(cache.Chain(r.Result.Layers[:i+1])), u)
