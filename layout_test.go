@@ -84,6 +84,7 @@ var imports = map[string]string{
 	"internal/layer":                 "internal/rootfs",
 	"internal/layer/squashfs":        "internal/compress internal/layer",
 	"internal/layer/layertest":       "internal/layer",
+	"internal/layer/erofs":           "internal/compress/lz4 internal/layer",
 	"internal/layer/verity":          "",
 	"internal/rootfs":                "",
 	"internal/layout":                "internal/blob internal/image",
@@ -99,6 +100,7 @@ var imports = map[string]string{
 
 	"internal/compress":         "internal/compress/inflate",
 	"internal/compress/inflate": "",
+	"internal/compress/lz4":     "",
 	"internal/atomicfile":       "",
 	"internal/lockfile":         "",
 	"internal/par":              "",
