@@ -88,7 +88,7 @@ func (c *chunkReader) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		}
 		size := min(c.size, c.chunk)
-		e, err := c.image.bytes(c.at, c.entry)
+		e, err := c.image.read(c.at, c.entry)
 		if err != nil {
 			return 0, err
 		}

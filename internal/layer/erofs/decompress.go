@@ -49,7 +49,7 @@ type indexed struct {
 func (x *zindex) bytes(at, n int64) ([]byte, error) {
 	if at < x.start || at+n > x.start+int64(len(x.part)) {
 		var err error
-		if x.part, err = x.image.bytes(at, max(n, min(blockSize, x.image.size-at))); err != nil {
+		if x.part, err = x.image.read(at, max(n, min(blockSize, x.image.size-at))); err != nil {
 			return nil, err
 		}
 		x.start = at
@@ -86,7 +86,7 @@ func (m *Image) compressed(f *found) (io.Reader, error) {
 		return io.MultiReader(), nil
 	}
 	at := (f.end() + 7) &^ 7
-	h, err := m.bytes(at, 8)
+	h, err := m.read(at, 8)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +201,7 @@ func (z *zReader) extent() error {
 	if room > maxPcluster {
 		return broken("a pcluster of %d bytes", room)
 	}
-	in, err := z.image.bytes(at, room)
+	in, err := z.image.read(at, room)
 	if err != nil {
 		return err
 	}

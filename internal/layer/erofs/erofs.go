@@ -14,8 +14,8 @@
 //
 // Images are hostile here. The reader verifies what it follows: places lie within
 // the image, names are valid and in order, no directory has two names, and the
-// number of entries is bounded by the image's size. How large the files are
-// together is for the caller to bound: EROFS may share and compress data.
+// number of entries is bounded by the image's size. As EROFS may share and
+// compress data, how large the files are together is bounded by Limits.
 //
 // The package neither mounts nor verifies: see package verity.
 package erofs

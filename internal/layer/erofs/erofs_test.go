@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"build.stacker.dev/internal/layer"
+	"build.stacker.dev/internal/layer/layertest"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +28,7 @@ var compressions = map[string]Compression{"none": None, "lz4hc": LZ4HC}
 // the tree.
 func TestTree(t *testing.T) {
 	tree := makeTree(t)
-	want := archive(t, tree)
+	want := layertest.Archive(t, tree)
 	wantList := list(t, layer.FromArchive(bytes.NewReader(want)))
 	for name, c := range compressions {
 		t.Run(name, func(t *testing.T) {
@@ -48,20 +49,20 @@ func TestTree(t *testing.T) {
 				}
 			})
 			t.Run("kernel", func(t *testing.T) {
-				got := archive(t, mount(t, image))
+				got := layertest.Archive(t, layertest.Mount(t, image, "erofs"))
 				sameLines(t, list(t, layer.FromArchive(bytes.NewReader(got))), wantList)
 			})
 			t.Run("fsck", func(t *testing.T) {
-				tool(t, "fsck.erofs", image)
+				layertest.Run(t, "fsck.erofs", image)
 				out := filepath.Join(t.TempDir(), "out")
-				tool(t, "fsck.erofs", "--extract="+out, "--preserve", image)
-				got := archive(t, out)
+				layertest.Run(t, "fsck.erofs", "--extract="+out, "--preserve", image)
+				got := layertest.Archive(t, out)
 				// The tool extracts no attributes, copies files with several names, and
 				// sets owners after modes.
 				sameLines(t, plainer(list(t, layer.FromArchive(bytes.NewReader(got)))), plainer(wantList))
 			})
 			t.Run("dump", func(t *testing.T) {
-				out := tool(t, "dump.erofs", image)
+				out := layertest.Run(t, "dump.erofs", image)
 				if !strings.Contains(out, "Filesystem created:") || !strings.Contains(out, "2023") {
 					t.Errorf("dump.erofs:\n%s", out)
 				}
@@ -103,7 +104,7 @@ func TestMkfs(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(tree, "names"), epoch, epoch); err != nil {
 		t.Fatal(err)
 	}
-	want := list(t, layer.FromArchive(bytes.NewReader(archive(t, tree))))
+	want := list(t, layer.FromArchive(bytes.NewReader(layertest.Archive(t, tree))))
 	for _, args := range []string{
 		"", "-zlz4", "-zlz4 -C65536", "-zlz4 -C1048576", "-zlz4 -Elegacy-compress", "-zlz4 -Enoinline_data", "-zlz4 -Eztailpacking",
 		"-zlz4hc,1 -C16384 -Eztailpacking", "-Eforce-inode-extended", "-Enoinline_data", "--chunksize=4096", "--chunksize=65536", "--chunksize=4096 -Eforce-chunk-indexes",
@@ -111,7 +112,7 @@ func TestMkfs(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			image := filepath.Join(t.TempDir(), "image")
-			tool(t, append(append([]string{"mkfs.erofs", "--quiet"}, strings.Fields(args)...), image, tree)...)
+			layertest.Run(t, "mkfs.erofs", append(append([]string{"--quiet"}, strings.Fields(args)...), image, tree)...)
 			sameLines(t, list(t, readImage(t, image).Entries(context.Background())), want)
 		})
 	}
@@ -135,7 +136,7 @@ func TestReproducible(t *testing.T) {
 			if !bytes.Equal(one, four) {
 				t.Error("the image depends on the number of processors")
 			}
-			m, err := Open(bytes.NewReader(one), int64(len(one)))
+			m, err := Open(bytes.NewReader(one), int64(len(one)), Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,7 +144,7 @@ func TestReproducible(t *testing.T) {
 			changed[1000] ^= 1
 			other := make(4, Options{Compression: c})
 			changed[1000] ^= 1
-			m2, err := Open(bytes.NewReader(other), int64(len(other)))
+			m2, err := Open(bytes.NewReader(other), int64(len(other)), Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -195,8 +196,8 @@ func TestXattrs(t *testing.T) {
 		t.Errorf("%d attributes dropped, want 1", res.DroppedXattrs)
 	}
 	sameLines(t, list(t, readImage(t, image).Entries(context.Background())), want)
-	tool(t, "fsck.erofs", image)
-	dir := mount(t, image)
+	layertest.Run(t, "fsck.erofs", image)
+	dir := layertest.Mount(t, image, "erofs")
 	for _, e := range entries {
 		for _, x := range e.Xattrs {
 			if x.Name == "lustre.x" {
@@ -258,5 +259,5 @@ func TestEmpty(t *testing.T) {
 		t.Errorf("%d bytes, want %d", res.Size, 2*blockSize)
 	}
 	sameLines(t, list(t, readImage(t, image).Entries(context.Background())), "\".\" 040755 0:0 t0\n")
-	tool(t, "fsck.erofs", image)
+	layertest.Run(t, "fsck.erofs", image)
 }

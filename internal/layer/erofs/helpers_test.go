@@ -7,14 +7,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,38 +20,9 @@ import (
 	"time"
 
 	"build.stacker.dev/internal/layer"
+	"build.stacker.dev/internal/layer/layertest"
 	"golang.org/x/sys/unix"
 )
-
-// unavailable skips the test for want of something that continuous integration
-// must have.
-func unavailable(tb testing.TB, reason string) {
-	tb.Helper()
-	if os.Getenv("CI") == "true" {
-		tb.Fatal(reason)
-	}
-	tb.Skip(reason)
-}
-
-// tool runs one of the tools that are compared with.
-func tool(tb testing.TB, args ...string) string {
-	tb.Helper()
-	if _, err := exec.LookPath(args[0]); err != nil {
-		unavailable(tb, "needs "+args[0])
-	}
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		tb.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-func needRoot(tb testing.TB) {
-	tb.Helper()
-	if os.Geteuid() != 0 {
-		unavailable(tb, "needs root")
-	}
-}
 
 // Contents of different kinds.
 func random(n int) []byte {
@@ -100,7 +69,7 @@ func contents(tb testing.TB) map[string][]byte {
 // makeTree makes a directory with everything that a layer can have.
 func makeTree(tb testing.TB) string {
 	tb.Helper()
-	needRoot(tb)
+	layertest.NeedRoot(tb)
 	top := filepath.Join(tb.TempDir(), "tree")
 	do := func(err error) {
 		if err != nil {
@@ -148,16 +117,6 @@ func makeTree(tb testing.TB) string {
 	return top
 }
 
-// archive gives the layer archive of a tree: what two trees are compared by.
-func archive(tb testing.TB, tree string) []byte {
-	tb.Helper()
-	var b bytes.Buffer
-	if _, err := layer.Diff(context.Background(), &b, tree, layer.DiffOptions{Root: &layer.RootMeta{}}); err != nil {
-		tb.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 // writeImage makes an image of entries.
 func writeImage(tb testing.TB, entries iter.Seq2[*layer.Entry, error], o Options) (string, Result) {
 	tb.Helper()
@@ -188,7 +147,7 @@ func readImage(tb testing.TB, file string) *Image {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m, err := Open(f, st.Size())
+	m, err := Open(f, st.Size(), Limits{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -263,30 +222,6 @@ func seq(entries ...*layer.Entry) iter.Seq2[*layer.Entry, error] {
 			}
 		}
 	}
-}
-
-// mount mounts an image by the kernel until the end of the test.
-func mount(tb testing.TB, image string) string {
-	tb.Helper()
-	needRoot(tb)
-	dir := tb.TempDir()
-	err := unix.Mount(image, dir, "erofs", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "")
-	if errors.Is(err, unix.ENOTBLK) { // before Linux 6.12
-		tool(tb, "mount", "-t", "erofs", "-o", "ro,loop,nodev,nosuid", image, dir)
-		err = nil
-	}
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EPERM) {
-		unavailable(tb, "needs to mount erofs: "+err.Error())
-	}
-	if err != nil {
-		tb.Fatalf("mount: %v", err)
-	}
-	tb.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			tb.Error(err)
-		}
-	})
-	return dir
 }
 
 func sortedKeys(m map[string][]byte) []string {
