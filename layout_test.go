@@ -69,7 +69,7 @@ var imports = map[string]string{
 	"internal/source/localtree": "internal/atomicfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
-	"internal/worker": "internal/compress internal/container internal/layer internal/mount internal/rootfs internal/shell " +
+	"internal/worker": "internal/compress internal/container internal/layer internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
 		"internal/snapshot internal/snapshot/overlay internal/userns",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",

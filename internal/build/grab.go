@@ -51,6 +51,12 @@ func (b *Builder) WriteDir(ctx context.Context, layers []cache.Layer, from, dir 
 	return b.copyOut(ctx, layers, from, dir, top)
 }
 
+// Unpack implements export.Files.
+func (b *Builder) Unpack(ctx context.Context, layers []cache.Layer) error {
+	_, err := b.trees(ctx, layers, nil)
+	return err
+}
+
 // WriteTar implements export.Files.
 func (b *Builder) WriteTar(ctx context.Context, layers []cache.Layer, from string, out *os.File) error {
 	trees, err := b.trees(ctx, layers, nil)

@@ -105,8 +105,8 @@ func unpackRequest(layers []cache.Layer, trees []string) (r worker.UnpackRequest
 	for i, l := range layers {
 		u := worker.UnpackLayer{Tree: trees[i], DiffID: l.DiffID, Chain: cache.Chain(layers[:i+1])}
 		if trees[i] == "" {
-			if t, ok := image.ParseLayerType(l.Blob.MediaType); !ok || t.Archive != image.Tar {
-				return r, 0, fmt.Errorf("layer %s has media type %s: only tar layers can be unpacked", l.Blob.Digest, l.Blob.MediaType)
+			if u.Format, err = format(l.Blob.MediaType); err != nil {
+				return r, 0, fmt.Errorf("layer %s: %w", l.Blob.Digest, err)
 			}
 			u.File, u.Name, u.Blob, u.Size = file, l.Blob.Digest.Encoded()[:12], l.Blob.Digest, l.Blob.Size
 			total += u.Size
@@ -115,6 +115,21 @@ func unpackRequest(layers []cache.Layer, trees []string) (r worker.UnpackRequest
 		r.Layers = append(r.Layers, u)
 	}
 	return r, total, nil
+}
+
+// format tells how a layer's blob has to be read.
+func format(mediaType string) (worker.Format, error) {
+	t, ok := image.ParseLayerType(mediaType)
+	if ok {
+		switch t.Archive {
+		case image.Tar:
+			return worker.TarArchive, nil
+		case image.Squashfs:
+			return worker.Squashfs, nil
+		case image.Erofs:
+		}
+	}
+	return "", fmt.Errorf("media type %s: only tar and squashfs layers can be unpacked", mediaType)
 }
 
 // fetch opens the blobs of the missing layers, downloading several at a time.

@@ -62,7 +62,7 @@ type buildOptions struct {
 	noYAML       bool
 	privileged   bool
 	network      string
-	layerTypes   []string
+	layers       layerOptions
 	output       outputOptions
 }
 
@@ -98,7 +98,7 @@ func (o *buildOptions) imageFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.noYAML, "no-yaml-annotation", false, "keep the build file out of the image's annotations")
 	f.BoolVar(&o.privileged, "privileged-run", false, "run steps with all capabilities of their user namespace and without seccomp")
 	f.StringVar(&o.network, "network", "host", "what steps can reach: host or none")
-	f.StringArrayVar(&o.layerTypes, "layer-type", []string{"tar"}, "type of the layers: tar")
+	o.layers.flags(f)
 }
 
 // check refuses what does not go together or is not in yet.
@@ -109,14 +109,8 @@ func (o *buildOptions) check() error {
 		}
 		o.onRunFailure = "/bin/sh"
 	}
-	for _, t := range o.layerTypes {
-		switch t {
-		case "tar":
-		case "squashfs", "erofs":
-			return fmt.Errorf("--layer-type %s is not in this version yet: use tar", t)
-		default:
-			return fmt.Errorf("unknown layer type: %s", t)
-		}
+	if err := o.layers.check(); err != nil {
+		return err
 	}
 	if o.network != string(graph.NetworkHost) && o.network != string(graph.NetworkNone) {
 		return fmt.Errorf("--network %s: it is host or none", o.network)
@@ -186,6 +180,9 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 		return err
 	}
 	if g, err = g.Select(o.targets); err != nil {
+		return err
+	}
+	if err := o.layers.checkNames(g); err != nil {
 		return err
 	}
 	unlock, err := a.lockProject(true)
@@ -328,7 +325,10 @@ func (r *buildRun) do(ctx context.Context) error {
 	defer release()
 	exporter := r.app.exporter(s, b, r.display.Handle)
 	exporter.Near = out.Blobs()
-	e := &export.Layout{Exporter: exporter, Layout: out, Dir: r.app.settings.ociDir, Results: r.solver.Result}
+	e := &export.Layout{
+		Exporter: exporter, Layout: out, Dir: r.app.settings.ociDir, Results: r.solver.Result,
+		Layers: r.options.layers.options(), Archives: r.options.layers.archives,
+	}
 	outputs, err := r.outputs(ctx, exporter)
 	if err != nil {
 		return err
@@ -363,7 +363,7 @@ func (r *buildRun) do(ctx context.Context) error {
 			return err
 		}
 	}
-	r.story.end(r.graph, before, tags(out))
+	r.story.end(r.graph, r.options.layers.archives, before, tags(out))
 	return s.Sync()
 }
 

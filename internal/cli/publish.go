@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/frontend/stackerfile"
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/progress"
@@ -182,12 +183,16 @@ func realPath(path string) string {
 
 // publication is one image and the names that it gets.
 type publication struct {
-	stage *stackerfile.Stage
-	desc  ocispec.Descriptor
-	refs  []reference.Reference // in a registry
-	tags  []string              // in a layout
-	urls  []string
+	stage  *stackerfile.Stage
+	suffix string // of a layer type
+	desc   ocispec.Descriptor
+	refs   []reference.Reference // in a registry
+	tags   []string              // in a layout
+	urls   []string
 }
+
+// name is the image's tag in the OCI layout.
+func (p *publication) name() string { return p.stage.Name + p.suffix }
 
 // plan names the images. notes are about those that are not published.
 func (o *publishOptions) plan(stages []*stackerfile.Stage, to destination) (images []*publication, notes []string, err error) {
@@ -196,13 +201,15 @@ func (o *publishOptions) plan(stages []*stackerfile.Stage, to destination) (imag
 			notes = append(notes, fmt.Sprintf("will not publish: %s build_only %s", s.File.Name, s.Name))
 			continue
 		}
-		p := &publication{stage: s}
-		for _, tag := range o.tags {
-			if err := to.name(p, tag); err != nil {
-				return nil, nil, &stackerfile.Error{Pos: s.Pos, Msg: fmt.Sprintf("cannot publish %s: %v", s.Name, err), Err: err}
+		for _, a := range o.build.layers.archives {
+			p := &publication{stage: s, suffix: export.Suffix(a)}
+			for _, tag := range o.tags {
+				if err := to.name(p, tag+p.suffix); err != nil {
+					return nil, nil, &stackerfile.Error{Pos: s.Pos, Msg: fmt.Sprintf("cannot publish %s: %v", p.name(), err), Err: err}
+				}
 			}
+			images = append(images, p)
 		}
-		images = append(images, p)
 	}
 	return images, notes, nil
 }
@@ -249,7 +256,7 @@ func (a *app) showPublications(images []*publication, notes []string) error {
 	}
 	for _, i := range images {
 		for _, u := range i.urls {
-			fmt.Fprintf(&b, "would publish: %s %s to %s\n", i.stage.File.Name, i.stage.Name, u)
+			fmt.Fprintf(&b, "would publish: %s %s to %s\n", i.stage.File.Name, i.name(), u)
 		}
 	}
 	_, err := progress.NewSafeWriter(a.std.Out, false).Write([]byte(b.String()))

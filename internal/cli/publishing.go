@@ -70,9 +70,9 @@ func (r *publishRun) registryOptions() registry.Options {
 // image shows the work for one image.
 func (r *publishRun) image(i *publication, work func(solve.Sink) error) error {
 	for _, u := range i.urls {
-		r.note(fmt.Sprintf("publishing %s %s to %s", i.stage.File.Name, i.stage.Name, u))
+		r.note(fmt.Sprintf("publishing %s %s to %s", i.stage.File.Name, i.name(), u))
 	}
-	v := solve.Vertex{ID: "publish " + i.stage.Name, Stage: i.stage.Name, Name: "publish", Pos: i.stage.Pos.String()}
+	v := solve.Vertex{ID: "publish " + i.name(), Stage: i.stage.Name, Name: "publish", Pos: i.stage.Pos.String()}
 	sink := func(e solve.Event) {
 		e.Vertex, e.Time = v, r.app.now()
 		r.display.Handle(e)
@@ -96,7 +96,7 @@ func (r *publishRun) contents(ctx context.Context, i *publication) (manifest []b
 	}
 	m, err := image.ParseManifest(manifest, i.desc.MediaType)
 	if err != nil {
-		return nil, nil, fmt.Errorf("image %s: %w", i.stage.Name, err)
+		return nil, nil, fmt.Errorf("image %s: %w", i.name(), err)
 	}
 	for _, d := range append(slices.Clone(m.Layers), m.Config) {
 		if !slices.ContainsFunc(blobs, func(b ocispec.Descriptor) bool { return b.Digest == d.Digest }) {
@@ -129,7 +129,7 @@ func (r *publishRun) upload(ctx context.Context, c *registry.Client, i *publicat
 		o.Tags = append(o.Tags, more.Tag)
 	}
 	if err := c.Push(ctx, ref, i.desc, r.from, o); err != nil {
-		return fmt.Errorf("publish %s: %w", i.stage.Name, err)
+		return fmt.Errorf("publish %s: %w", i.name(), err)
 	}
 	for _, d := range blobs {
 		placed[d.Digest] = ref.Repository
@@ -159,7 +159,7 @@ func (r *publishRun) toLayout(ctx context.Context, images []*publication, dir st
 			return r.copy(ctx, i, to)
 		})
 		if err != nil {
-			return fmt.Errorf("publish %s: %w", i.stage.Name, err)
+			return fmt.Errorf("publish %s: %w", i.name(), err)
 		}
 		for _, t := range i.tags {
 			entries = append(entries, layout.Entry{Tag: t, Descriptor: i.desc})

@@ -13,7 +13,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/solve"
 )
 
@@ -109,15 +111,27 @@ func misses(step string, c solve.Change) []string {
 }
 
 // end tells which images are as they were. before and after are the layout's tags.
-func (s *story) end(g *graph.Build, before, after map[string]digest.Digest) {
+func (s *story) end(g *graph.Build, archives []image.Archive, before, after map[string]digest.Digest) {
 	for _, t := range g.Targets {
-		text := fmt.Sprintf("filesystem %s built successfully", t.Name)
-		there := before[t.Name] != "" || t.BuildOnly
-		if there && !s.ran[t.Name] && (s.kept[t.Name] || before[t.Name] == after[t.Name]) {
-			text = "found cached layer " + t.Name
+		for i, a := range archives {
+			if t.BuildOnly && i > 0 {
+				break
+			}
+			s.show(solve.Event{Kind: solve.Note, Text: s.verdict(t, t.Name+export.Suffix(a), before, after), Time: time.Now()})
 		}
-		s.show(solve.Event{Kind: solve.Note, Text: text, Time: time.Now()})
 	}
+}
+
+// verdict is about one image of a target.
+func (s *story) verdict(t *graph.Target, tag string, before, after map[string]digest.Digest) string {
+	if t.BuildOnly {
+		tag = t.Name
+	}
+	there := before[tag] != "" || t.BuildOnly
+	if there && !s.ran[t.Name] && (s.kept[t.Name] || before[tag] == after[tag]) {
+		return "found cached layer " + tag
+	}
+	return fmt.Sprintf("filesystem %s built successfully", tag)
 }
 
 // stamper writes lines with the time before each, for --log-timestamp. What it

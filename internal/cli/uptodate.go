@@ -22,7 +22,9 @@ import (
 func (a *app) upToDate(ctx context.Context, o publishOptions, p *stackerfile.Project, from *layout.Layout, images []*publication) error {
 	var names []string
 	for _, i := range images {
-		names = append(names, i.stage.Name)
+		if !slices.Contains(names, i.stage.Name) {
+			names = append(names, i.stage.Name)
+		}
 	}
 	if !o.force && len(images) > 0 {
 		if err := a.compare(ctx, o, p, from, names); err != nil {
@@ -31,9 +33,9 @@ func (a *app) upToDate(ctx context.Context, o publishOptions, p *stackerfile.Pro
 	}
 	for _, i := range images {
 		var err error
-		i.desc, err = from.Resolve(ctx, i.stage.Name)
+		i.desc, err = from.Resolve(ctx, i.name())
 		if errors.Is(err, layout.ErrNotFound) {
-			return stale(i.stage.Pos, i.stage.Name, "it is not in "+a.settings.ociDir+": run stacker build")
+			return stale(i.stage.Pos, i.name(), "it is not in "+a.settings.ociDir+": run stacker build")
 		}
 		if err != nil {
 			return err
@@ -61,7 +63,10 @@ func (a *app) compare(ctx context.Context, o publishOptions, p *stackerfile.Proj
 		return err
 	}
 	solver := solve.New(solve.Options{Cache: s.Cache, Runner: onlyKept{a.builder(ctx, s)}, Now: a.now})
-	e := &export.Layout{Layout: from, Results: solver.Result}
+	e := &export.Layout{
+		Exporter: &export.Exporter{State: s, Now: a.now}, Layout: from, Results: solver.Result,
+		Layers: o.build.layers.options(), Archives: o.build.layers.archives,
+	}
 	const remedy = "run stacker build, or publish what is in oci-dir with --force"
 	err = solver.Solve(ctx, g, func(ctx context.Context, t *graph.Target, _ cache.Result) error {
 		if !slices.Contains(names, t.Name) {

@@ -17,25 +17,45 @@ import (
 	"build.stacker.dev/internal/layout"
 )
 
-// Current tells whether the image that the layout has under a target's name is
-// the one that Image would make, however its layers are compressed. It writes
-// nothing; of e it needs Layout and Results.
+// Current tells whether the images that the layout has under a target's name are
+// those that Image would make, however tars are compressed. It writes nothing; of e
+// it needs Layout, Layers, Archives and Results, and of the Exporter its State.
 func (e *Layout) Current(ctx context.Context, t *graph.Target) (bool, error) {
 	p, err := Assemble(t, e.Results)
 	if err != nil {
 		return false, err
 	}
-	p = p.complete()
-	m, raw, err := e.kept(ctx, t.Name)
+	for _, a := range e.archives() {
+		if ok, err := e.current(ctx, t, p.complete(), a); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (e *Layout) current(ctx context.Context, t *graph.Target, p Product, a image.Archive) (bool, error) {
+	name := t.Name + Suffix(a)
+	m, raw, err := e.kept(ctx, name)
 	if errors.Is(err, layout.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read image %s: %w", t.Name, err)
+		return false, fmt.Errorf("read image %s: %w", name, err)
 	}
 	c, err := image.ParseConfig(raw)
 	if err != nil {
-		return false, fmt.Errorf("read image %s: %w", t.Name, err)
+		return false, fmt.Errorf("read image %s: %w", name, err)
+	}
+	o := e.Layers
+	o.Archive = a
+	ids, ok := e.Exporter.expected(p, o)
+	if !ok {
+		return false, nil
+	}
+	if len(p.Layers) > 0 {
+		p.Config.RootFS.DiffIDs = ids
+	} else if a != image.Tar {
+		p.Config.RootFS.DiffIDs = c.RootFS.DiffIDs // an image without files
 	}
 	created := t.Config.SourceEpoch
 	if created == nil {

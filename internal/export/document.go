@@ -34,16 +34,13 @@ func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination
 	p = p.complete()
 	var layers []ocispec.Descriptor
 	for i, l := range p.Layers {
-		d, err := e.layer(ctx, p, l, cache.Chain(p.Layers[:i+1]), to, s.Layers)
+		d, diffID, err := e.product(ctx, p, i, to, s)
 		if err != nil {
 			return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
 		}
-		d.Annotations = nil
-		if s.layerSizes && l.Blob == nil && s.Layers.algorithm() == compress.Gzip {
+		p.Config.RootFS.DiffIDs[i] = diffID
+		if s.layerSizes && l.Blob == nil && s.Layers.layerType() == (image.LayerType{Archive: image.Tar, Compression: image.Gzip}) {
 			d.Annotations = map[string]string{uncompressedSize: strconv.FormatInt(l.Size, 10)}
-		}
-		if l.Blob != nil && !s.Layers.Force {
-			d.Annotations = l.Blob.Annotations
 		}
 		layers = append(layers, d)
 	}
@@ -53,12 +50,34 @@ func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination
 			return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
 		}
 		layers = []ocispec.Descriptor{d}
+		if s.Layers.archive() != image.Tar {
+			p.Config.RootFS.DiffIDs[0] = d.Digest
+		}
 	}
 	m, err := e.documents(ctx, p, layers, to, s)
 	if err != nil {
 		return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
 	}
 	return m, nil
+}
+
+// product puts layer n of a product into a place, and tells what the config must
+// say of it.
+func (e *Exporter) product(ctx context.Context, p Product, n int, to transfer.Destination, s Spec) (ocispec.Descriptor, digest.Digest, error) {
+	l := p.Layers[n]
+	if s.Layers.converts(l) {
+		out, err := e.convert(ctx, p, n, to, s.Layers)
+		if err != nil {
+			return ocispec.Descriptor{}, "", err
+		}
+		return *out.Blob, out.DiffID, nil
+	}
+	d, err := e.layer(ctx, p, l, cache.Chain(p.Layers[:n+1]), to, s.Layers)
+	d.Annotations = nil
+	if l.Blob != nil && !s.Layers.Force {
+		d.Annotations = l.Blob.Annotations
+	}
+	return d, l.DiffID, err
 }
 
 // complete fills in what follows from the layers. An image without files gets one
@@ -93,6 +112,9 @@ func (p *Product) date(created time.Time) {
 func emptyArchive() []byte { return make([]byte, 1024) }
 
 func (e *Exporter) emptyLayer(ctx context.Context, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
+	if o.archive() != image.Tar {
+		return e.emptyImage(ctx, to, o)
+	}
 	var packed bytes.Buffer
 	z, err := compress.NewWriter(&packed, o.algorithm(), compress.WriterOptions{Level: o.Level})
 	if err == nil {

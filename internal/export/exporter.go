@@ -51,6 +51,8 @@ type Exporter struct {
 
 // Files reads the files of a stack of layers.
 type Files interface {
+	// Unpack makes sure that the trees of all layers are there.
+	Unpack(ctx context.Context, layers []cache.Layer) error
 	// WriteTar writes what path names, a directory or a file, as a tar.
 	WriteTar(ctx context.Context, layers []cache.Layer, path string, out *os.File) error
 	// WriteDir puts what a directory holds into a directory of this machine, as the

@@ -79,7 +79,11 @@ func (o origin) Open(ctx context.Context, _ ocispec.Descriptor) (io.ReadCloser, 
 // config says: where that layer was unpacked from another blob before, or is
 // needed by no step, nobody has looked.
 func (e *Exporter) verify(ctx context.Context, l cache.Layer) error {
-	if t, ok := image.ParseLayerType(l.Blob.MediaType); !ok || t.Archive != image.Tar || e.State.Cache.Verified(l.Blob.Digest, l.DiffID) {
+	t, ok := image.ParseLayerType(l.Blob.MediaType)
+	if ok && t.Archive != image.Tar && l.DiffID != l.Blob.Digest {
+		return lie(l, l.Blob.Digest)
+	}
+	if !ok || t.Archive != image.Tar || e.State.Cache.Verified(l.Blob.Digest, l.DiffID) {
 		return nil
 	}
 	r, err := e.Images.Open(ctx, l.Origin, l.Insecure, *l.Blob)
@@ -217,10 +221,7 @@ func (e *Exporter) packTree(ctx context.Context, l cache.Layer, chain string, o 
 		Tree: tree, DiffID: l.DiffID, Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: o.algorithm(), Level: o.Level,
 	}, out)
 	if errors.Is(err, worker.ErrMismatch) {
-		// What is kept is damaged: it must not be served again.
-		// Nor what was made on top of it.
-		return d, fmt.Errorf("%w: it was removed, and so were all kept results: run the build again",
-			errors.Join(err, w.Remove(ctx, []string{tree}), e.State.Cache.Clear()))
+		return d, e.damaged(ctx, w, tree, err)
 	}
 	return ocispec.Descriptor{MediaType: mediaType(o.algorithm()), Digest: reply.Digest, Size: reply.Size}, err
 }
@@ -263,12 +264,5 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 func mediaType(a compress.Algorithm) string {
-	c := image.Uncompressed
-	switch a {
-	case compress.Gzip:
-		c = image.Gzip
-	case compress.Zstd:
-		c = image.Zstd
-	}
-	return image.LayerType{Archive: image.Tar, Compression: c}.MediaType()
+	return LayerOptions{Compression: a}.layerType().MediaType()
 }

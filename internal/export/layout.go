@@ -9,6 +9,7 @@ import (
 
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/layout"
 )
 
@@ -18,38 +19,59 @@ type Layout struct {
 	Layout   *layout.Layout
 	Dir      string       // where Layout is: names its blobs in records
 	Layers   LayerOptions // of layers made here
+	// Archives are what the layers of each image shall be; none: Layers.Archive.
+	// Each makes an image of its own, with a name of its own: see Suffix.
+	Archives []image.Archive
 	// Results gives what vertices produced.
 	Results func(*graph.Vertex) (cache.Result, bool)
 
 	mu     sync.Mutex
-	images map[*graph.Target]made
+	images map[imageKey]made
 }
 
-// Image writes everything of a target's image but its tag.
+// imageKey is one image of a target.
+type imageKey struct {
+	target  *graph.Target
+	archive image.Archive
+}
+
+func (e *Layout) archives() []image.Archive {
+	if len(e.Archives) == 0 {
+		return []image.Archive{e.Layers.archive()}
+	}
+	return e.Archives
+}
+
+// Image writes everything of a target's images but their tags.
 func (e *Layout) Image(ctx context.Context, t *graph.Target) error {
 	p, err := Assemble(t, e.Results)
 	if err != nil {
 		return err
 	}
 	place := blobPlace{e.Exporter, e.Layout.Blobs(), e.Dir}
-	m, err := e.Exporter.image(ctx, p, place, Spec{Layers: e.Layers, layerSizes: true})
-	if err != nil {
-		return err
+	for _, a := range e.archives() {
+		o := e.Layers
+		o.Archive = a
+		m, err := e.Exporter.image(ctx, p, place, Spec{Layers: o, layerSizes: true})
+		if err != nil {
+			return err
+		}
+		e.mu.Lock()
+		if e.images == nil {
+			e.images = map[imageKey]made{}
+		}
+		e.images[imageKey{t, a}] = m
+		e.mu.Unlock()
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.images == nil {
-		e.images = map[*graph.Target]made{}
-	}
-	e.images[t] = m
 	return nil
 }
 
-// Outcome is what Image wrote for a target.
+// Outcome is what Image wrote for a target: of several images, the first.
 func (e *Layout) Outcome(t *graph.Target) Outcome {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return Outcome{Image: e.images[t].image, Config: e.images[t].config}
+	m := e.images[imageKey{t, e.archives()[0]}]
+	return Outcome{Image: m.image, Config: m.config}
 }
 
 // Tag gives the images of the targets their names, all at once and in order.
@@ -58,15 +80,18 @@ func (e *Layout) Outcome(t *graph.Target) Outcome {
 func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*graph.Target) string) (changed bool, err error) {
 	var entries []layout.Entry
 	for _, t := range targets {
-		m, ok := e.images[t]
-		if !ok {
-			continue
+		for _, a := range e.archives() {
+			m, ok := e.images[imageKey{t, a}]
+			if !ok {
+				continue
+			}
+			d := m.image
+			d.Platform = nil
+			tag := name(t) + Suffix(a)
+			entries = append(entries, layout.Entry{Tag: tag, Descriptor: d})
+			old, err := e.Layout.Resolve(ctx, tag)
+			changed = changed || err != nil || old.Digest != d.Digest
 		}
-		d := m.image
-		d.Platform = nil
-		entries = append(entries, layout.Entry{Tag: name(t), Descriptor: d})
-		old, err := e.Layout.Resolve(ctx, name(t))
-		changed = changed || err != nil || old.Digest != d.Digest
 	}
 	if !changed {
 		return false, nil

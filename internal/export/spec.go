@@ -61,7 +61,11 @@ type Spec struct {
 type LayerOptions struct {
 	Compression compress.Algorithm // of layers made here; empty: Gzip
 	Level       int                // 0: the default of the algorithm
-	Force       bool               // layers of the base image, too
+	// Archive is what all layers shall be; empty: Tar. Layers of a base image that
+	// are something else are converted.
+	Archive  image.Archive
+	NoVerity bool // images of file systems get no dm-verity tree
+	Force    bool // layers of the base image, too
 	// Rewrite wants times clamped to SOURCE_DATE_EPOCH. Layers made here are
 	// always; it must be set then.
 	Rewrite bool

@@ -141,6 +141,13 @@ func (s *server) pack(ctx context.Context, c *call, r PackRequest) (PackReply, e
 	if err != nil {
 		return PackReply{}, err
 	}
+	if r.Format != TarArchive {
+		out, err := s.packImage(ctx, f, r)
+		if err != nil {
+			return PackReply{}, fmt.Errorf("pack layer %s: %w", r.DiffID, err)
+		}
+		return out, nil
+	}
 	sum := &summed{w: f, hash: sha256.New()}
 	buffered := bufio.NewWriterSize(sum, 1<<20)
 	z, err := compress.NewWriter(buffered, r.Algorithm, compress.WriterOptions{Level: r.Level})
@@ -154,10 +161,10 @@ func (s *server) pack(ctx context.Context, c *call, r PackRequest) (PackReply, e
 	if err := buffered.Flush(); err != nil {
 		return PackReply{}, fmt.Errorf("write blob: %w", err)
 	}
-	if d.DiffID != r.DiffID {
+	if r.DiffID != "" && d.DiffID != r.DiffID {
 		return PackReply{}, fmt.Errorf("%w: the kept layer %s now reads as %s", ErrMismatch, r.DiffID, d.DiffID)
 	}
-	return PackReply{Digest: sum.digest(), Size: sum.n}, nil
+	return PackReply{Digest: sum.digest(), Size: sum.n, DiffID: d.DiffID, TarSize: d.Size}, nil
 }
 
 // summed hashes and counts what passes through.

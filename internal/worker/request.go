@@ -40,7 +40,8 @@ type UnpackLayer struct {
 	Tree   string
 	File   int
 	Name   string // for messages
-	DiffID digest.Digest
+	Format Format
+	DiffID digest.Digest // of the tar; of an image it is Blob
 	Chain  string        // chainID up to and with this layer
 	Blob   digest.Digest // of the bytes in File
 	Size   int64         // of the bytes in File; -1: unknown
@@ -129,21 +130,29 @@ type ExecReply struct {
 	Sys   time.Duration
 }
 
-// PackRequest writes a kept layer as a blob to file 0.
+// PackRequest writes a kept layer as a blob to file 0, which is empty if Format is
+// not TarArchive.
 type PackRequest struct {
-	Tree      string
-	DiffID    digest.Digest // must come out
+	Tree      string        // empty: a layer without files, not for TarArchive
+	DiffID    digest.Digest // of the tar: must come out; empty: whatever does
 	Clamp     *int64
 	Start     int64
 	WithRoot  bool
-	Algorithm compress.Algorithm
+	Format    Format
+	Algorithm compress.Algorithm // of a tar
 	Level     int
+	Verity    bool // append a hash tree to an image
 }
 
 // PackReply describes the blob.
 type PackReply struct {
 	Digest digest.Digest
 	Size   int64
+	// DiffID and TarSize are of the tar, where the blob holds one.
+	DiffID        digest.Digest
+	TarSize       int64
+	RootHash      string // of the hash tree
+	DroppedXattrs int    // attributes that an image of the format cannot hold
 }
 
 // ReadTarRequest streams what Path names in the stack of trees as a tar to file 0.

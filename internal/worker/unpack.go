@@ -96,28 +96,46 @@ func (s *server) unpackOne(ctx context.Context, c *call, n int, stack []*unpacki
 	defer func() { err = errors.Join(err, s.driver.Discard(id)) }()
 	stop := closeOnCancel(ctx, f)
 	defer stop()
-	blob := newCounted(f, func(done int64) { c.event(UnpackEvent{Layer: n, Current: done}) })
-	res, err := applyBlob(ctx, dir, blob, "", layer.ApplyOptions{
-		SingleID: s.singleID,
-		Lower:    func() ([]string, error) { return s.lowerTrees(ctx, stack, n) },
-	})
+	res, err := s.applyLayer(ctx, dir, f, u.UnpackLayer, func(done int64) { c.event(UnpackEvent{Layer: n, Current: done}) },
+		func() ([]string, error) { return s.lowerTrees(ctx, stack, n) })
 	if err != nil {
 		return err
-	}
-	if got := blob.digest(); u.Blob != "" && got != u.Blob {
-		return fmt.Errorf("%w: the blob is %s, but should be %s", ErrMismatch, got, u.Blob)
-	}
-	if u.Size >= 0 && blob.read != u.Size {
-		return fmt.Errorf("%w: the blob has %d bytes, but should have %d", ErrMismatch, blob.read, u.Size)
-	}
-	if u.DiffID != "" && res.DiffID != u.DiffID {
-		return fmt.Errorf("%w: the unpacked layer is %s, but the image's config says %s", ErrMismatch, res.DiffID, u.DiffID)
 	}
 	if res.OpaqueRoot && n > 0 {
 		return errors.New("it hides everything below it with an opaque root directory, which no overlay can do")
 	}
 	u.tree = snapshot.LayerTree(u.Chain)
 	return s.driver.Adopt(dir, u.tree)
+}
+
+// applyLayer unpacks a layer of an image and makes sure that it is the one that it
+// should be.
+func (s *server) applyLayer(ctx context.Context, dir string, f *os.File, u UnpackLayer, tell func(int64), lower func() ([]string, error)) (layer.ApplyResult, error) {
+	o := layer.ApplyOptions{SingleID: s.singleID, Lower: lower}
+	var res layer.ApplyResult
+	var got digest.Digest
+	var size int64
+	var err error
+	if u.Format == TarArchive {
+		blob := newCounted(f, tell)
+		res, err = applyBlob(ctx, dir, blob, "", o)
+		got, size = blob.digest(), blob.read
+	} else {
+		res, got, size, err = applyImage(ctx, dir, f, u, tell, o)
+	}
+	switch {
+	case err != nil:
+		return res, err
+	case u.Blob != "" && got != u.Blob:
+		return res, fmt.Errorf("%w: the blob is %s, but should be %s", ErrMismatch, got, u.Blob)
+	case u.Size >= 0 && size != u.Size:
+		return res, fmt.Errorf("%w: the blob has %d bytes, but should have %d", ErrMismatch, size, u.Size)
+	case u.DiffID != "" && u.Format != TarArchive && got != u.DiffID:
+		return res, fmt.Errorf("%w: the image's config says that the layer is %s: of a file system it should be the blob's digest, %s", ErrMismatch, u.DiffID, got)
+	case u.DiffID != "" && res.DiffID != u.DiffID:
+		return res, fmt.Errorf("%w: the unpacked layer is %s, but the image's config says %s", ErrMismatch, res.DiffID, u.DiffID)
+	}
+	return res, nil
 }
 
 // applyBlob unpacks a blob of known or detected compression and reads it to its end.
