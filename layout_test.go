@@ -27,7 +27,7 @@ var imports = map[string]string{
 	"internal/cli": "" +
 		" internal/atomicfile" +
 		" internal/blob" +
-		" internal/build" +
+		" internal/build internal/cache/shared" +
 		" internal/cache" +
 		" internal/compress" +
 		" internal/export" +
@@ -53,13 +53,14 @@ var imports = map[string]string{
 	"internal/frontend/convert":     "internal/frontend/stackerfile",
 	"internal/graph":                "",
 	"internal/solve":                "internal/cache internal/graph",
-	"internal/build": "internal/cache internal/graph internal/image internal/par internal/snapshot internal/solve " +
+	"internal/build": "internal/cache internal/compress internal/graph internal/image internal/par internal/snapshot internal/solve " +
 		"internal/source internal/source/httpfile internal/source/localtree internal/state internal/worker",
 	"internal/export": "internal/blob internal/cache internal/compress internal/graph internal/image internal/layout internal/snapshot " +
 		"internal/solve internal/source internal/state internal/worker",
 
 	"internal/state": "internal/atomicfile internal/blob internal/cache internal/lockfile internal/snapshot/overlay " +
 		"internal/snapshot internal/userns internal/worker",
+	"internal/cache/shared": "internal/cache internal/image internal/layout internal/reference internal/registry",
 	"internal/cache": "internal/atomicfile internal/lockfile internal/snapshot",
 
 	"internal/source":           "internal/blob internal/image internal/layout",
