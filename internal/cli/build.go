@@ -68,6 +68,7 @@ type buildOptions struct {
 	network      string
 	layerTypes   []string
 	cache        cacheOptions
+	offline      bool
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -92,6 +93,7 @@ func (o *buildOptions) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.explain, "explain", false, "say for each step whether it was reused and, if not, what differed")
 	f.BoolVar(&o.orderOnly, "order-only", false, "print the order of the stages and do nothing")
 	o.cache.flags(f)
+	f.BoolVar(&o.offline, "offline", false, "use what is on this machine, and say what is missing: base images, downloads, shared caches in directories")
 	f.BoolVar(&o.requireHash, "require-hash", false, "refuse http imports without a hash")
 	o.imageFlags(f)
 }
@@ -311,6 +313,9 @@ func (r *buildRun) do(ctx context.Context) error {
 	sharing, err := r.options.cache.parse()
 	if err != nil {
 		return err
+	}
+	if r.app.offline = r.options.offline; r.app.offline {
+		sharing = sharing.local()
 	}
 	err = r.attempt(ctx, s, sharing)
 	if !errors.Is(err, source.ErrLost) || ctx.Err() != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,6 +102,12 @@ func parseCacheSpec(flag, text, local string) (s cacheSpec, err error) {
 
 // sharing is what the flags say.
 type sharing struct{ from, to []cacheSpec }
+
+// local leaves out what needs the network.
+func (s sharing) local() sharing {
+	remote := func(spec cacheSpec) bool { return spec.dir == "" }
+	return sharing{from: slices.DeleteFunc(slices.Clone(s.from), remote), to: slices.DeleteFunc(slices.Clone(s.to), remote)}
+}
 
 func (o *cacheOptions) parse() (s sharing, err error) {
 	for _, text := range o.from {
