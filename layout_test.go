@@ -28,7 +28,7 @@ var imports = map[string]string{
 		" internal/archive" +
 		" internal/atomicfile" +
 		" internal/blob" +
-		" internal/build" +
+		" internal/build internal/cache/shared" +
 		" internal/cache" +
 		" internal/compress" +
 		" internal/export" +
@@ -56,13 +56,14 @@ var imports = map[string]string{
 	"internal/frontend/convert":     "internal/frontend/stackerfile",
 	"internal/graph":                "",
 	"internal/solve":                "internal/cache internal/graph",
-	"internal/build": "internal/cache internal/graph internal/image internal/par internal/snapshot internal/solve " +
+	"internal/build": "internal/cache internal/compress internal/graph internal/image internal/par internal/snapshot internal/solve " +
 		"internal/source internal/source/httpfile internal/source/localtree internal/state internal/worker",
 	"internal/export": "internal/archive internal/blob internal/cache internal/compress internal/graph internal/image internal/layout " +
 		"internal/reference internal/registry internal/snapshot internal/solve internal/source internal/state internal/transfer internal/worker",
 
 	"internal/state": "internal/atomicfile internal/blob internal/cache internal/images internal/lockfile internal/snapshot/overlay " +
 		"internal/snapshot internal/userns internal/worker",
+	"internal/cache/shared": "internal/cache internal/image internal/layout internal/reference internal/registry",
 	"internal/cache": "internal/atomicfile internal/lockfile internal/snapshot",
 
 	"internal/source":           "internal/blob internal/image internal/images internal/layout internal/reference internal/transfer",

@@ -15,7 +15,10 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"sync"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/graph"
@@ -51,7 +54,9 @@ type Options struct {
 type Builder struct {
 	Options
 	index   *localtree.Index
-	unpacks par.Group[string, []string] // by chain: equal unpacking is done once
+	unpacks par.Group[string, []string]           // by chain: equal unpacking is done once
+	packs   par.Group[string, ocispec.Descriptor] // by chain
+	packing sync.Mutex
 }
 
 var _ solve.Runner = (*Builder)(nil)

@@ -7,12 +7,15 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source"
 	"build.stacker.dev/internal/worker"
 )
 
@@ -86,6 +89,9 @@ func (b *Builder) unpack(ctx context.Context, layers []cache.Layer, trees []stri
 			emit(solve.Event{Kind: solve.Progress, Current: sum.set(e.Layer, e.Current), Total: total, Item: "unpack"})
 		}
 	})
+	if err != nil && ctx.Err() == nil && slices.ContainsFunc(missing, func(i int) bool { return strings.HasPrefix(layers[i].Origin, source.CachePrefix) }) {
+		err = fmt.Errorf("%w: %w", source.ErrLost, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type app struct {
 	std      Streams
 	settings settings
 	state    *state.State
+	offline  bool     // build --offline: nothing is asked of the network
 	log      *os.File // --log-file
 	lines    bool     // progress is told in lines
 	// stdoutTaken: the command's result goes to the standard output.
@@ -99,10 +100,13 @@ func (a *app) close() error {
 func (a *app) images(s *state.State) *source.Images {
 	clients := map[bool]source.Registry{}
 	return &source.Images{Blobs: s.Blobs, Local: s.Images, Registry: func(insecure bool) (source.Registry, error) {
+		if a.offline {
+			return &offline{s}, nil
+		}
 		if c, ok := clients[insecure]; ok {
 			return c, nil
 		}
-		c := &puller{registry.New(registryOptions(insecure))}
+		c := &remembering{&puller{registry.New(registryOptions(insecure))}, a, s}
 		clients[insecure] = c
 		return c, nil
 	}}
@@ -110,7 +114,7 @@ func (a *app) images(s *state.State) *source.Images {
 
 func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 	return build.New(build.Options{
-		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx)}, Now: a.now,
+		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx), Offline: a.offline}, Now: a.now,
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
 		SingleID: sync.OnceValue(func() bool {
 			p, err := plan()

@@ -22,12 +22,15 @@ import (
 
 	"build.stacker.dev/internal/build"
 	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/cache/shared"
 	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/frontend/stackerfile"
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/progress"
 	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source"
+	"build.stacker.dev/internal/state"
 )
 
 // fileOptions choose the build file and what is put into it.
@@ -64,6 +67,8 @@ type buildOptions struct {
 	network      string
 	layers       layerOptions
 	output       outputOptions
+	cache        cacheOptions
+	offline      bool
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -88,6 +93,8 @@ func (o *buildOptions) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.targets, "target", nil, "build only this stage and what it needs (may be repeated)")
 	f.BoolVar(&o.explain, "explain", false, "say for each step whether it was reused and, if not, what differed")
 	f.BoolVar(&o.orderOnly, "order-only", false, "print the order of the stages and do nothing")
+	o.cache.flags(f)
+	f.BoolVar(&o.offline, "offline", false, "use what is on this machine, and say what is missing: base images, downloads, shared caches in directories")
 	f.BoolVar(&o.requireHash, "require-hash", false, "refuse http imports without a hash")
 	o.imageFlags(f)
 }
@@ -298,20 +305,48 @@ func (r *buildRun) parallel() int {
 	return max(4, 2*cores())
 }
 
+// do builds. Where a shared cache does not give what it said it had, its results are
+// forgotten, and the steps run.
 func (r *buildRun) do(ctx context.Context) error {
 	s, err := r.app.openState(ctx)
 	if err != nil {
 		return err
 	}
+	sharing, err := r.options.cache.parse()
+	if err != nil {
+		return err
+	}
+	if r.app.offline = r.options.offline; r.app.offline {
+		sharing = sharing.local()
+	}
+	err = r.attempt(ctx, s, sharing)
+	if !errors.Is(err, source.ErrLost) || ctx.Err() != nil {
+		return err
+	}
+	r.display.Handle(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: time.Now(), Text: fmt.Sprintf("%v: building again without shared results", err)})
+	if err := shared.Forget(s.Cache); err != nil {
+		return err
+	}
+	sharing.from = nil
+	return r.attempt(ctx, s, sharing)
+}
+
+func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) error {
 	b := r.app.builder(ctx, s)
 	if r.options.onRunFailure != "" {
 		b.OnFailure = []string{r.options.onRunFailure}
 		b.Console = newConsole(r.app.std)
 	}
-	r.solver = solve.New(solve.Options{
+	o := solve.Options{
 		Cache: s.Cache, Runner: b, Events: r.story.handle, NoCache: r.options.noCache,
 		Parallel: r.parallel(), Now: time.Now,
-	})
+	}
+	kept, end := r.app.sharedCache(ctx, with, b, r.display.Handle)
+	defer end()
+	if kept != nil {
+		o.Shared = kept
+	}
+	r.solver = solve.New(o)
 	out, err := r.layout(ctx)
 	if err != nil {
 		return err
@@ -363,6 +398,7 @@ func (r *buildRun) do(ctx context.Context) error {
 			return err
 		}
 	}
+	end()
 	r.story.end(r.graph, r.options.layers.archives, before, tags(out))
 	return s.Sync()
 }

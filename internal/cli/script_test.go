@@ -203,6 +203,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"config":    cmdConfig,
 			"digest":    cmdDigest,
+			"fault":     cmdFault,
 			"image":     cmdImage,
 			"interrupt": cmdInterrupt,
 			"mktar":     cmdTar,

@@ -69,6 +69,22 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("REGISTRY", w.registry.Host())
 }
 
+// cmdFault makes the registry answer requests whose method and path have a text with
+// a status; alone it ends all faults: fault [TEXT STATUS].
+func cmdFault(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	if len(args) != 2 {
+		w.registry.ClearFaults()
+		return
+	}
+	code, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	w.registry.Inject(registrytest.Fault{
+		Match:  func(r *http.Request) bool { return strings.Contains(r.Method+" "+r.URL.Path, args[0]) },
+		Answer: func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) { rw.WriteHeader(code) },
+	})
+}
+
 // cmdPush puts a tag of a layout into the registry: push LAYOUT TAG REPOSITORY:TAG.
 func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 3 {

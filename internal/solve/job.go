@@ -66,6 +66,9 @@ func (j *job) reuse(key cache.Key, inputs []cache.Result) (cache.Result, bool) {
 	}
 	c.Touch(key, j.start)
 	_ = c.SetLast(j.v.StepID(), rec)
+	if j.s.o.Shared != nil {
+		j.s.o.Shared.Keep(rec, j.s.final[j.vertex.ID])
+	}
 	j.s.decide(&Decision{Pos: j.v.Pos, Stage: j.v.Stage, Step: j.v.Name, Reused: true, Key: string(key), Took: rec.Duration, When: rec.Created})
 	j.emit(Event{Kind: Cached, Dur: rec.Duration})
 	return j.s.o.Runner.Complete(j.v, inputs, rec.Result), true
@@ -82,6 +85,9 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	if !j.s.o.NoCache && p.Volatile == "" {
 		if r, ok := j.reuse(key, inputs); ok { // somebody did it while we waited
 			return r, nil
+		}
+		if r, ok, err := j.fromShared(ctx, inputs, key, p); ok || err != nil {
+			return r, err
 		}
 	}
 	release, err := j.s.slot(ctx)
@@ -112,6 +118,29 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	if err := j.s.o.Cache.SetLast(j.v.StepID(), rec); err != nil {
 		return cache.Result{}, fmt.Errorf("keep ingredients: %w", err)
 	}
+	if j.s.o.Shared != nil && p.Volatile == "" {
+		j.s.o.Shared.Keep(rec, j.s.final[j.vertex.ID])
+	}
 	j.emit(Event{Kind: Done, Dur: d.Took})
 	return r, nil
+}
+
+// fromShared serves what another machine produced under the key.
+func (j *job) fromShared(ctx context.Context, inputs []cache.Result, key cache.Key, p Probe) (cache.Result, bool, error) {
+	if j.s.o.Shared == nil {
+		return cache.Result{}, false, nil
+	}
+	rec := j.s.o.Shared.Lookup(ctx, key)
+	if rec == nil {
+		return cache.Result{}, false, nil
+	}
+	rec.Ingredients, rec.Result = p.Ingredients, j.s.o.Runner.Complete(j.v, inputs, rec.Result)
+	if !j.s.o.Runner.Present(rec.Result) {
+		return cache.Result{}, false, nil // it is not what this step can have produced
+	}
+	if err := j.s.o.Cache.Put(rec); err != nil {
+		return cache.Result{}, false, fmt.Errorf("keep result: %w", err)
+	}
+	r, ok := j.reuse(key, inputs)
+	return r, ok, nil
 }

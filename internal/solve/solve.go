@@ -38,6 +38,18 @@ type Runner interface {
 	DescribeLists(old, new []byte) []string
 }
 
+// Shared is a cache that other machines use too. Its faults are its own: what it
+// cannot find it does not have.
+type Shared interface {
+	// Lookup returns what others produced under a key, or nil. The record has no
+	// ingredients, and of layers below the step's own only the diffIDs: Runner's
+	// Complete has the rest.
+	Lookup(ctx context.Context, key cache.Key) *cache.Record
+	// Keep offers a result to others, while the build goes on. final tells that a
+	// target is made of it.
+	Keep(r *cache.Record, final bool)
+}
+
 // Probe is what a vertex depends on.
 type Probe struct {
 	Result      *cache.Result     // of a source: its result; nothing is looked up
@@ -48,6 +60,7 @@ type Probe struct {
 // Options are the settings of a Solver.
 type Options struct {
 	Cache    *cache.Store
+	Shared   Shared // may be nil
 	Runner   Runner
 	Events   Sink
 	NoCache  bool // run every step
@@ -63,6 +76,7 @@ type Solver struct {
 	mu    sync.Mutex
 	nodes map[string]*node
 	order []*Decision
+	final map[string]bool // IDs of the vertices of targets; not changed while solving
 }
 
 // node is one piece of work; vertices with the same ID share it.
@@ -87,8 +101,10 @@ func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Co
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ids := map[*graph.Vertex]string{}
+	s.final = map[string]bool{}
 	for _, t := range b.Targets {
 		t.Vertex.IDs(ids)
+		s.final[ids[t.Vertex]] = true
 		for _, v := range t.Documents() {
 			v.IDs(ids)
 		}

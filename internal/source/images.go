@@ -9,6 +9,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,6 +23,14 @@ import (
 	"build.stacker.dev/internal/images"
 	"build.stacker.dev/internal/layout"
 )
+
+// CachePrefix begins the origin of a layer that a shared cache had. The rest is an
+// ordinary origin.
+const CachePrefix = "cache+"
+
+// ErrLost is returned for a layer with such an origin that cannot be had: it can be
+// made again.
+var ErrLost = errors.New("the shared cache does not give the layer")
 
 // Prefixes of the references that build files use. A name without one is in the
 // local store or in a registry: see [Policy].
@@ -250,6 +259,13 @@ func (s *Images) Layer(ctx context.Context, origin string, insecure bool, d ocis
 		}
 		return f, nil
 	}
+	if rest, ok := strings.CutPrefix(origin, CachePrefix); ok {
+		f, err := s.Layer(ctx, rest, insecure, d, progress)
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", ErrLost, err)
+		}
+		return f, err
+	}
 	if rest, ok := strings.CutPrefix(origin, LayoutPrefix); ok {
 		dir, _, err := splitLayout(rest)
 		if err != nil {
@@ -282,5 +298,21 @@ func (s *Images) Open(ctx context.Context, origin string, insecure bool, d ocisp
 	if err != nil {
 		return nil, err
 	}
-	return blob.Verify(f, d), nil
+	r := blob.Verify(f, d)
+	if strings.HasPrefix(origin, CachePrefix) {
+		return &losable{r}, nil
+	}
+	return r, nil
+}
+
+// losable is a blob of a shared cache: damage is a loss.
+type losable struct{ io.ReadCloser }
+
+// Read implements io.Reader.
+func (l *losable) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	return n, err
 }
