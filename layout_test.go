@@ -70,7 +70,7 @@ var imports = map[string]string{
 	"internal/source/localtree": "internal/atomicfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
-	"internal/worker": "internal/compress internal/container internal/layer internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
+	"internal/worker": "internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
 		"internal/snapshot internal/snapshot/overlay internal/userns",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",
@@ -86,7 +86,7 @@ var imports = map[string]string{
 	"internal/snapshot/snapshottest": "internal/snapshot",
 
 	"internal/layer":                 "internal/rootfs",
-	"internal/layer/squashfs":        "internal/compress internal/layer",
+	"internal/layer/squashfs":        "internal/compress internal/compress/lz4 internal/layer",
 	"internal/layer/layertest":       "internal/layer",
 	"internal/layer/erofs":           "internal/compress/lz4 internal/layer",
 	"internal/layer/verity":          "",

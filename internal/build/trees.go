@@ -133,9 +133,10 @@ func format(mediaType string) (worker.Format, error) {
 		case image.Squashfs:
 			return worker.Squashfs, nil
 		case image.Erofs:
+			return worker.Erofs, nil
 		}
 	}
-	return "", fmt.Errorf("media type %s: only tar and squashfs layers can be unpacked", mediaType)
+	return "", fmt.Errorf("media type %s: only tar, squashfs and erofs layers can be unpacked", mediaType)
 }
 
 // fetch opens the blobs of the missing layers, downloading several at a time.

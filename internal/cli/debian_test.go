@@ -128,13 +128,14 @@ func debianLayer(t *testing.T, dir, name string, uid, gid int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob, err := l.Open(context.Background(), m.Layers[len(m.Layers)-1])
+	top := m.Layers[len(m.Layers)-1]
+	blob, err := l.Open(context.Background(), top)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer blob.Close()
 	var out bytes.Buffer
-	if err := list(&out, 0, blob); err != nil {
+	if err := list(&out, 0, top.MediaType, blob); err != nil {
 		t.Fatal(err)
 	}
 	return withoutSizes(out.String())

@@ -5,10 +5,12 @@ package cli_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"slices"
 	"strconv"
@@ -18,6 +20,9 @@ import (
 
 	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/layer"
+	"build.stacker.dev/internal/layer/erofs"
+	"build.stacker.dev/internal/layer/squashfs"
 	"build.stacker.dev/internal/layout"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -65,7 +70,7 @@ func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	for i, d := range m.Layers {
 		r, err := l.Open(context.Background(), d)
 		ts.Check(err)
-		err = list(ts.Stdout(), i, r)
+		err = list(ts.Stdout(), i, d.MediaType, r)
 		_ = r.Close()
 		ts.Check(err)
 	}
@@ -73,8 +78,38 @@ func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-func list(w io.Writer, number int, blob io.Reader) error {
-	z, _, err := compress.NewReader(blob)
+// asTar gives the archive of a layer of any type.
+func asTar(mediaType string, blob io.Reader) (io.ReadCloser, error) {
+	t, _ := image.ParseLayerType(mediaType)
+	if t.Archive != image.Squashfs && t.Archive != image.Erofs {
+		z, _, err := compress.NewReader(blob)
+		return z, err
+	}
+	b, err := io.ReadAll(blob)
+	if err != nil {
+		return nil, err
+	}
+	var entries iter.Seq2[*layer.Entry, error]
+	if t.Archive == image.Squashfs {
+		img, err := squashfs.Open(bytes.NewReader(b), int64(len(b)), squashfs.Limits{})
+		if err != nil {
+			return nil, err
+		}
+		entries = img.Entries(context.Background())
+	} else {
+		img, err := erofs.Open(bytes.NewReader(b), int64(len(b)), erofs.Limits{})
+		if err != nil {
+			return nil, err
+		}
+		entries = img.Entries(context.Background())
+	}
+	var out bytes.Buffer
+	err = layer.ToArchive(context.Background(), &out, entries)
+	return io.NopCloser(&out), err
+}
+
+func list(w io.Writer, number int, mediaType string, blob io.Reader) error {
+	z, err := asTar(mediaType, blob)
 	if err != nil {
 		return err
 	}

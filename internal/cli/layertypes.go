@@ -23,8 +23,8 @@ type layerOptions struct {
 }
 
 func (o *layerOptions) flags(f *pflag.FlagSet) {
-	f.StringArrayVar(&o.types, "layer-type", []string{"tar"}, "type of the layers: tar or squashfs (may be repeated: one image for each)")
-	f.BoolVar(&o.noVerity, "no-verity", false, "make squashfs layers without dm-verity")
+	f.StringArrayVar(&o.types, "layer-type", []string{"tar"}, "type of the layers: tar, squashfs or erofs (may be repeated: one image for each)")
+	f.BoolVar(&o.noVerity, "no-verity", false, "make squashfs and erofs layers without dm-verity")
 	f.BoolVar(&o.noVerity, "no-squashfs-verity", false, "the same as --no-verity")
 }
 
@@ -34,9 +34,7 @@ func (o *layerOptions) check() error {
 	for _, t := range o.types {
 		a := image.Archive(t)
 		switch a {
-		case image.Tar, image.Squashfs:
-		case image.Erofs:
-			return fmt.Errorf("--layer-type %s is not in this version yet: use tar or squashfs", t)
+		case image.Tar, image.Squashfs, image.Erofs:
 		default:
 			return fmt.Errorf("unknown layer type: %s", t)
 		}

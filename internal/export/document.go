@@ -45,7 +45,7 @@ func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination
 		layers = append(layers, d)
 	}
 	if len(p.Layers) == 0 {
-		d, err := e.emptyLayer(ctx, to, s.Layers)
+		d, err := e.emptyLayer(ctx, p, to, s.Layers)
 		if err != nil {
 			return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
 		}
@@ -111,9 +111,9 @@ func (p *Product) date(created time.Time) {
 // emptyArchive is a tar without entries: two blocks of zeros.
 func emptyArchive() []byte { return make([]byte, 1024) }
 
-func (e *Exporter) emptyLayer(ctx context.Context, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
+func (e *Exporter) emptyLayer(ctx context.Context, p Product, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
 	if o.archive() != image.Tar {
-		return e.emptyImage(ctx, to, o)
+		return e.emptyImage(ctx, p, to, o)
 	}
 	var packed bytes.Buffer
 	z, err := compress.NewWriter(&packed, o.algorithm(), compress.WriterOptions{Level: o.Level})

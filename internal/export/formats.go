@@ -49,6 +49,8 @@ func (o LayerOptions) layerType() image.LayerType {
 	switch {
 	case t.Archive == image.Squashfs:
 		t.Compression = image.Zstd
+	case t.Archive == image.Erofs:
+		t.Compression = image.LZ4HC
 	case t.Archive == image.Tar && o.algorithm() == compress.Gzip:
 		t.Compression = image.Gzip
 	case t.Archive == image.Tar && o.algorithm() == compress.Zstd:
@@ -107,10 +109,15 @@ func (e *Exporter) knownFormat(l cache.Layer, chain string, o LayerOptions) (cac
 	return r.Result.Layers[0], key, true
 }
 
-// convert puts a layer into a place in another form than it has: the result has the
-// blob, and the diffID that the image's config must say.
+// convert puts layer n of a product into a place in another form than it has: the
+// result has the blob, and the diffID that the image's config must say.
 func (e *Exporter) convert(ctx context.Context, p Product, n int, to transfer.Destination, o LayerOptions) (cache.Layer, error) {
-	l, chain := p.Layers[n], cache.Chain(p.Layers[:n+1])
+	return e.convertLayer(ctx, p, p.Layers[:n+1], p.Layers[n], to, o)
+}
+
+// convertLayer converts the topmost layer of stack.
+func (e *Exporter) convertLayer(ctx context.Context, p Product, stack []cache.Layer, l cache.Layer, to transfer.Destination, o LayerOptions) (cache.Layer, error) {
+	chain := cache.Chain(stack)
 	if done, key, ok := e.knownFormat(l, chain, o); ok {
 		d := *done.Blob
 		d.Annotations = nil
@@ -120,7 +127,7 @@ func (e *Exporter) convert(ctx context.Context, p Product, n int, to transfer.De
 		}
 	}
 	if l.Blob != nil {
-		if err := e.Files.Unpack(ctx, p.Layers[:n+1]); err != nil {
+		if err := e.Files.Unpack(ctx, stack); err != nil {
 			return l, err
 		}
 	}
@@ -164,7 +171,10 @@ func (e *Exporter) packFormat(ctx context.Context, l cache.Layer, chain string, 
 	if err != nil {
 		return d, l, err
 	}
-	r := worker.PackRequest{Tree: snapshot.LayerTree(chain), Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: o.algorithm(), Level: o.Level}
+	r := worker.PackRequest{Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: o.algorithm(), Level: o.Level}
+	if chain != "" {
+		r.Tree = snapshot.LayerTree(chain)
+	}
 	if l.Blob == nil {
 		r.DiffID = l.DiffID
 	} else {
@@ -203,7 +213,7 @@ func (e *Exporter) packAs(ctx context.Context, w *worker.Client, r worker.PackRe
 	case image.Squashfs:
 		r.Format, r.Verity = worker.Squashfs, !o.NoVerity
 	case image.Erofs:
-		return worker.PackReply{}, errors.New("layers of type erofs are not in this version yet: use squashfs or tar")
+		r.Format, r.Verity = worker.Erofs, !o.NoVerity
 	case image.Tar:
 	}
 	return w.Pack(ctx, r, f)
@@ -217,26 +227,12 @@ func (e *Exporter) damaged(ctx context.Context, w *worker.Client, tree string, e
 }
 
 // emptyImage makes the only layer of an image without files, as a file system.
-func (e *Exporter) emptyImage(ctx context.Context, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
-	w, err := e.State.Worker(ctx)
+func (e *Exporter) emptyImage(ctx context.Context, p Product, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
+	l, err := e.convertLayer(ctx, p, nil, cache.Layer{DiffID: digest.FromBytes(emptyArchive())}, to, o)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	store := e.store()
-	var notes map[string]string
-	d, err := store.Make(ctx, func(f *os.File) (ocispec.Descriptor, error) {
-		reply, err := e.packAs(ctx, w, worker.PackRequest{}, o, f)
-		if reply.RootHash != "" {
-			notes = map[string]string{RootHash: reply.RootHash}
-		}
-		return ocispec.Descriptor{MediaType: o.layerType().MediaType(), Digest: reply.Digest, Size: reply.Size}, err
-	})
-	if err != nil {
-		return d, err
-	}
-	err = to.Put(ctx, d, store.blobs)
-	d.Annotations = notes
-	return d, err
+	return *l.Blob, nil
 }
 
 // expected is p with the diffIDs that its layers had when they were converted last;

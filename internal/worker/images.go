@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/layer"
+	"build.stacker.dev/internal/layer/erofs"
 	"build.stacker.dev/internal/layer/squashfs"
 	"build.stacker.dev/internal/layer/verity"
 )
@@ -28,6 +29,7 @@ type Format string
 const (
 	TarArchive Format = ""
 	Squashfs   Format = "squashfs"
+	Erofs      Format = "erofs"
 )
 
 // packImage writes a kept layer as a file system image.
@@ -131,6 +133,13 @@ func writeImage(ctx context.Context, f *os.File, format Format, entries iter.Seq
 	case Squashfs:
 		res, err := squashfs.Write(ctx, f, entries, squashfs.Options{ModTime: at})
 		return PackReply{Size: res.Size, DroppedXattrs: res.DroppedXattrs}, err
+	case Erofs:
+		o := erofs.Options{Compression: erofs.LZ4HC}
+		if clamp != nil {
+			o.Time = *clamp
+		}
+		res, err := erofs.Write(ctx, f, entries, o)
+		return PackReply{Size: res.Size, DroppedXattrs: res.DroppedXattrs}, err
 	case TarArchive:
 	}
 	return PackReply{}, fmt.Errorf("layers of format %q cannot be written", format)
@@ -141,6 +150,12 @@ func openImage(ctx context.Context, f *os.File, size int64, format Format) (iter
 	switch format {
 	case Squashfs:
 		img, err := squashfs.Open(f, size, squashfs.Limits{})
+		if err != nil {
+			return nil, err
+		}
+		return img.Entries(ctx), nil
+	case Erofs:
+		img, err := erofs.Open(f, size, erofs.Limits{})
 		if err != nil {
 			return nil, err
 		}

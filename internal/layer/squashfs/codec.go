@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"build.stacker.dev/internal/compress"
+	"build.stacker.dev/internal/compress/lz4"
 )
 
 // zstdLevel and gzipLevel are what mksquashfs takes when it is not told.
@@ -91,8 +92,18 @@ func newDecoder(c Compression) (decoder, error) {
 		return &streamDecoder{open: openZlib}, nil
 	case XZ:
 		return &streamDecoder{open: openXZ}, nil
+	case LZ4:
+		return lz4Decoder{}, nil
+	case LZMA, LZO:
 	}
-	return nil, fmt.Errorf("squashfs with compression %s is not supported: gzip, xz and zstd are", c)
+	return nil, fmt.Errorf("squashfs with compression %s is not supported: gzip, lz4, xz and zstd are", c)
+}
+
+type lz4Decoder struct{}
+
+func (lz4Decoder) decode(dst, src []byte) ([]byte, error) {
+	n, err := lz4.Decode(dst[len(dst):cap(dst)], src)
+	return dst[:len(dst)+n], err
 }
 
 type zstdDecoder struct{ z *zstd.Decoder }

@@ -54,7 +54,7 @@ import (
 // Compression is how an image's blocks are compressed, as the superblock numbers it.
 type Compression uint16
 
-// The compressions. Gzip and Zstd can be written; those and XZ can be read.
+// The compressions. Gzip and Zstd can be written; those, XZ and LZ4 can be read.
 const (
 	Gzip Compression = 1
 	LZMA Compression = 2

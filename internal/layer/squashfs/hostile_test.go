@@ -142,7 +142,7 @@ func TestHostileSuperblocks(t *testing.T) {
 		{"block logarithm", put(22, 2, 13), "block size"},
 		{"lzma", put(20, 2, 2), "lzma"},
 		{"lzo", put(20, 2, 3), "lzo"},
-		{"lz4", put(20, 2, 5), "lz4"},
+		{"another compression", put(20, 2, 5), "lz4"},
 		{"unknown compression", put(20, 2, 77), "number 77"},
 		{"size", put(40, 8, 1<<40), "should have"},
 		{"root", put(32, 8, 1<<40), "reference"},

@@ -107,7 +107,7 @@ func TestMksquashfs(t *testing.T) {
 	tree := layertest.Tree(t)
 	want := layertest.Archive(t, tree)
 	for name, options := range map[string][]string{
-		"gzip": {"-comp", "gzip"}, "zstd": {"-comp", "zstd", "-Xcompression-level", "3"}, "xz": {"-comp", "xz"}, "plain": {"-noI", "-noD", "-noF", "-noX"},
+		"gzip": {"-comp", "gzip"}, "zstd": {"-comp", "zstd", "-Xcompression-level", "3"}, "xz": {"-comp", "xz"}, "lz4": {"-comp", "lz4", "-Xhc"}, "plain": {"-noI", "-noD", "-noF", "-noX"},
 		"no fragments": {"-comp", "gzip", "-no-fragments"}, "tail ends": {"-comp", "zstd", "-Xcompression-level", "1", "-tailends"},
 		"4K": {"-b", "4096", "-comp", "gzip"}, "1M": {"-b", "1M", "-comp", "gzip"}, "no duplicates": {"-comp", "gzip", "-no-duplicates", "-no-exports"},
 		"small": {"-comp", "gzip", "-Xwindow-size", "8", "-Xstrategy", "huffman_only"},
