@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +18,7 @@ import (
 
 	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/layer/layertest"
+	"build.stacker.dev/internal/layer/verity"
 	"golang.org/x/sys/unix"
 )
 
@@ -248,6 +251,78 @@ func TestWriteRefuses(t *testing.T) {
 				t.Errorf("%s: no error", name)
 			}
 			f.Close()
+		}
+	}
+}
+
+// TestRandomAccess reads pieces of compressed files by the kernel, which need not
+// decompress them from their start.
+func TestRandomAccess(t *testing.T) {
+	files := contents(t)
+	image, _ := writeImage(t, contentEntries(files), Options{Compression: LZ4HC})
+	dir := layertest.Mount(t, image, "erofs")
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, name := range sortedKeys(files) {
+		want := files[name]
+		if len(want) == 0 {
+			continue
+		}
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			at := r.IntN(len(want))
+			got := make([]byte, min(len(want)-at, 1+r.IntN(10000)))
+			if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.ReadAt(got, int64(at)); err != nil || !bytes.Equal(got, want[at:at+len(got)]) {
+				t.Errorf("%s: %d bytes at %d differ, %v", name, len(got), at, err)
+			}
+		}
+		f.Close()
+	}
+}
+
+// TestVerity appends a hash tree: the image is as good as before.
+func TestVerity(t *testing.T) {
+	image, res := writeImage(t, contentEntries(contents(t)), Options{Compression: LZ4HC})
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := list(t, readImage(t, image).Entries(context.Background()))
+	tree, err := verity.Append(context.Background(), f, res.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size, err := verity.Verify(context.Background(), f, tree.Size, tree.Root); err != nil || size != res.Size {
+		t.Errorf("Verify: %d, %v, want %d", size, err, res.Size)
+	}
+	m := readImage(t, image)
+	if m.Size() != res.Size {
+		t.Errorf("the image has %d bytes, want %d", m.Size(), res.Size)
+	}
+	sameLines(t, list(t, m.Entries(context.Background())), want)
+	layertest.Run(t, "fsck.erofs", image)
+	layertest.Run(t, "veritysetup", "verify", fmt.Sprintf("--hash-offset=%d", res.Size), image, image, tree.Root.String())
+	layertest.Mount(t, image, "erofs")
+}
+
+// TestLargeFile writes a file whose size has more than 32 bits.
+func TestLargeFile(t *testing.T) {
+	const size = 1<<32 + 5
+	content := io.LimitReader(zeros{}, size)
+	image, _ := writeImage(t, seq(&layer.Entry{Name: "f", Mode: unix.S_IFREG | 0o644, Size: size, Content: content}), Options{Compression: LZ4HC})
+	st, err := os.Stat(filepath.Join(layertest.Mount(t, image, "erofs"), "f"))
+	if err != nil || st.Size() != size {
+		t.Errorf("size %d, %v, want %d", st.Size(), err, int64(size))
+	}
+	for e, err := range readImage(t, image).Entries(context.Background()) {
+		if err != nil || e.Size != size && e.Name != "." {
+			t.Errorf("%s: size %d, %v, want %d", e.Name, e.Size, err, int64(size))
 		}
 	}
 }
