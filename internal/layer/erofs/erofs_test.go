@@ -6,6 +6,7 @@ package erofs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -285,6 +286,49 @@ func TestRandomAccess(t *testing.T) {
 	}
 }
 
+// TestMixtures compresses files that are put together by chance, and compares what
+// the kernel and the reader see.
+func TestMixtures(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	files := map[string][]byte{}
+	for i := range 150 {
+		var b []byte
+		for range 1 + r.IntN(8) {
+			n := r.IntN(1 << (4 + r.IntN(15)))
+			switch r.IntN(4) {
+			case 0:
+				b = append(b, random(n)...)
+			case 1:
+				b = append(b, make([]byte, n)...)
+			case 2:
+				b = append(b, text(n)...)
+			default:
+				at := r.IntN(len(b) + 1) // what was there before
+				b = append(b, b[at:min(len(b), at+n)]...)
+			}
+		}
+		files[fmt.Sprintf("%03d", i)] = b
+	}
+	image, _ := writeImage(t, contentEntries(files), Options{Compression: LZ4HC})
+	layertest.Run(t, "fsck.erofs", "--extract", image)
+	dir := layertest.Mount(t, image, "erofs")
+	for e, err := range readImage(t, image).Entries(context.Background()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Content == nil {
+			continue
+		}
+		want := files[e.Name]
+		if got, err := io.ReadAll(e.Content); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: the reader sees another content, %v", e.Name, err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, e.Name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: the kernel sees another content, %v", e.Name, err)
+		}
+	}
+}
+
 // TestVerity appends a hash tree: the image is as good as before.
 func TestVerity(t *testing.T) {
 	image, res := writeImage(t, contentEntries(contents(t)), Options{Compression: LZ4HC})
@@ -325,6 +369,28 @@ func TestLargeFile(t *testing.T) {
 			t.Errorf("%s: size %d, %v, want %d", e.Name, e.Size, err, int64(size))
 		}
 	}
+}
+
+// TestCanceled stops in the middle of a file.
+func TestCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	content := readerFunc(func(b []byte) (int, error) {
+		cancel()
+		return len(b), nil
+	})
+	for _, c := range compressions {
+		var b buffer
+		_, err := Write(ctx, &b, seq(&layer.Entry{Name: "f", Mode: unix.S_IFREG, Size: 1 << 40, Content: content}), Options{Compression: c})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want %v", err, context.Canceled)
+		}
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) {
+	return f(b)
 }
 
 // TestEmpty makes the image of nothing.
