@@ -371,6 +371,23 @@ func TestLargeFile(t *testing.T) {
 	}
 }
 
+// TestRelativeTime reads a time as Linux 6.15 does.
+func TestRelativeTime(t *testing.T) {
+	var b buffer
+	e := &layer.Entry{Name: "f", Mode: unix.S_IFREG, ModTime: 1000}
+	if _, err := Write(context.Background(), &b, seq(e), Options{Time: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(bytes.NewReader(b), int64(len(b)), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &damage{tb: t, image: b, Image: m}
+	f, _ := d.find("f")
+	d.put(int(f.at)+12, 4, 77)
+	sameLines(t, list(t, m.Entries(context.Background())), "\".\" 040755 0:0 t0\n\"f\" 100000 0:0 t1077 0 e3b0c44298fc1c14\n")
+}
+
 // TestCanceled stops in the middle of a file.
 func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
