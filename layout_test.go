@@ -64,7 +64,7 @@ var imports = map[string]string{
 	"internal/state": "internal/atomicfile internal/blob internal/cache internal/images internal/lockfile internal/snapshot/overlay " +
 		"internal/snapshot internal/userns internal/worker",
 	"internal/cache/shared": "internal/cache internal/image internal/layout internal/reference internal/registry",
-	"internal/cache": "internal/atomicfile internal/lockfile internal/snapshot",
+	"internal/cache":        "internal/atomicfile internal/lockfile internal/snapshot",
 
 	"internal/source":           "internal/blob internal/image internal/images internal/layout internal/reference internal/transfer",
 	"internal/source/localtree": "internal/atomicfile",

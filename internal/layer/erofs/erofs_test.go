@@ -6,7 +6,10 @@ package erofs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +19,7 @@ import (
 
 	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/layer/layertest"
+	"build.stacker.dev/internal/layer/verity"
 	"golang.org/x/sys/unix"
 )
 
@@ -250,6 +254,160 @@ func TestWriteRefuses(t *testing.T) {
 			f.Close()
 		}
 	}
+}
+
+// TestRandomAccess reads pieces of compressed files by the kernel, which need not
+// decompress them from their start.
+func TestRandomAccess(t *testing.T) {
+	files := contents(t)
+	image, _ := writeImage(t, contentEntries(files), Options{Compression: LZ4HC})
+	dir := layertest.Mount(t, image, "erofs")
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, name := range sortedKeys(files) {
+		want := files[name]
+		if len(want) == 0 {
+			continue
+		}
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			at := r.IntN(len(want))
+			got := make([]byte, min(len(want)-at, 1+r.IntN(10000)))
+			if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.ReadAt(got, int64(at)); err != nil || !bytes.Equal(got, want[at:at+len(got)]) {
+				t.Errorf("%s: %d bytes at %d differ, %v", name, len(got), at, err)
+			}
+		}
+		f.Close()
+	}
+}
+
+// TestMixtures compresses files that are put together by chance, and compares what
+// the kernel and the reader see.
+func TestMixtures(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	files := map[string][]byte{}
+	for i := range 150 {
+		var b []byte
+		for range 1 + r.IntN(8) {
+			n := r.IntN(1 << (4 + r.IntN(15)))
+			switch r.IntN(4) {
+			case 0:
+				b = append(b, random(n)...)
+			case 1:
+				b = append(b, make([]byte, n)...)
+			case 2:
+				b = append(b, text(n)...)
+			default:
+				at := r.IntN(len(b) + 1) // what was there before
+				b = append(b, b[at:min(len(b), at+n)]...)
+			}
+		}
+		files[fmt.Sprintf("%03d", i)] = b
+	}
+	image, _ := writeImage(t, contentEntries(files), Options{Compression: LZ4HC})
+	layertest.Run(t, "fsck.erofs", "--extract", image)
+	dir := layertest.Mount(t, image, "erofs")
+	for e, err := range readImage(t, image).Entries(context.Background()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Content == nil {
+			continue
+		}
+		want := files[e.Name]
+		if got, err := io.ReadAll(e.Content); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: the reader sees another content, %v", e.Name, err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, e.Name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: the kernel sees another content, %v", e.Name, err)
+		}
+	}
+}
+
+// TestVerity appends a hash tree: the image is as good as before.
+func TestVerity(t *testing.T) {
+	image, res := writeImage(t, contentEntries(contents(t)), Options{Compression: LZ4HC})
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := list(t, readImage(t, image).Entries(context.Background()))
+	tree, err := verity.Append(context.Background(), f, res.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size, err := verity.Verify(context.Background(), f, tree.Size, tree.Root); err != nil || size != res.Size {
+		t.Errorf("Verify: %d, %v, want %d", size, err, res.Size)
+	}
+	m := readImage(t, image)
+	if m.Size() != res.Size {
+		t.Errorf("the image has %d bytes, want %d", m.Size(), res.Size)
+	}
+	sameLines(t, list(t, m.Entries(context.Background())), want)
+	layertest.Run(t, "fsck.erofs", image)
+	layertest.Run(t, "veritysetup", "verify", fmt.Sprintf("--hash-offset=%d", res.Size), image, image, tree.Root.String())
+	layertest.Mount(t, image, "erofs")
+}
+
+// TestLargeFile writes a file whose size has more than 32 bits.
+func TestLargeFile(t *testing.T) {
+	const size = 1<<32 + 5
+	content := io.LimitReader(zeros{}, size)
+	image, _ := writeImage(t, seq(&layer.Entry{Name: "f", Mode: unix.S_IFREG | 0o644, Size: size, Content: content}), Options{Compression: LZ4HC})
+	st, err := os.Stat(filepath.Join(layertest.Mount(t, image, "erofs"), "f"))
+	if err != nil || st.Size() != size {
+		t.Errorf("size %d, %v, want %d", st.Size(), err, int64(size))
+	}
+	for e, err := range readImage(t, image).Entries(context.Background()) {
+		if err != nil || e.Size != size && e.Name != "." {
+			t.Errorf("%s: size %d, %v, want %d", e.Name, e.Size, err, int64(size))
+		}
+	}
+}
+
+// TestRelativeTime reads a time as Linux 6.15 does.
+func TestRelativeTime(t *testing.T) {
+	var b buffer
+	e := &layer.Entry{Name: "f", Mode: unix.S_IFREG, ModTime: 1000}
+	if _, err := Write(context.Background(), &b, seq(e), Options{Time: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(bytes.NewReader(b), int64(len(b)), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &damage{tb: t, image: b, Image: m}
+	f, _ := d.find("f")
+	d.put(int(f.at)+12, 4, 77)
+	sameLines(t, list(t, m.Entries(context.Background())), "\".\" 040755 0:0 t0\n\"f\" 100000 0:0 t1077 0 e3b0c44298fc1c14\n")
+}
+
+// TestCanceled stops in the middle of a file.
+func TestCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	content := readerFunc(func(b []byte) (int, error) {
+		cancel()
+		return len(b), nil
+	})
+	for _, c := range compressions {
+		var b buffer
+		_, err := Write(ctx, &b, seq(&layer.Entry{Name: "f", Mode: unix.S_IFREG, Size: 1 << 40, Content: content}), Options{Compression: c})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want %v", err, context.Canceled)
+		}
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) {
+	return f(b)
 }
 
 // TestEmpty makes the image of nothing.

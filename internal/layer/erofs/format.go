@@ -230,7 +230,9 @@ func decodeInode(b []byte, s *superblock) (inode, error) {
 	case !i.extended:
 		i.links, i.size = uint32(le.Uint16(b[compactLinks:])), int64(le.Uint32(b[8:]))
 		i.uid, i.gid = uint32(le.Uint16(b[24:])), uint32(le.Uint16(b[26:]))
-		i.time, i.nsec = s.time, s.timeNsec
+		// Linux 6.15 gave a meaning to what was 0 before: seconds since the
+		// superblock's time.
+		i.time, i.nsec = s.time+int64(le.Uint32(b[12:])), s.timeNsec
 		return i, nil
 	case len(b) < extendedInodeSize:
 		return inode{}, broken("an inode that the image cuts off")

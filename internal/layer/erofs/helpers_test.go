@@ -83,7 +83,7 @@ func makeTree(tb testing.TB) string {
 		do(os.WriteFile(at("content/"+name), b, 0o644))
 	}
 	do(os.MkdirAll(at("large/empty"), 0o700))
-	for i := range 3000 {
+	for i := range 1200 {
 		do(os.WriteFile(at(fmt.Sprintf("large/%05d-a-name-of-some-length", i*7)), []byte(fmt.Sprint(i)), 0o600))
 	}
 	do(os.MkdirAll(at("deep/"+strings.Repeat("d/", 60)), 0o755))

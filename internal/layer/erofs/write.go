@@ -33,7 +33,7 @@ func Write(ctx context.Context, w io.WriterAt, entries iter.Seq2[*layer.Entry, e
 		if err != nil {
 			return Result{}, err
 		}
-		if err := b.entry(e); err != nil {
+		if err := b.entry(ctx, e); err != nil {
 			return Result{}, &layer.EntryError{Name: e.Name, Err: err}
 		}
 	}
@@ -118,7 +118,7 @@ func (o *output) write(b []byte, at int64) error {
 	return err
 }
 
-func (b *builder) entry(e *layer.Entry) error {
+func (b *builder) entry(ctx context.Context, e *layer.Entry) error {
 	if e.Name == "." {
 		return b.makeRoot(e)
 	}
@@ -135,7 +135,7 @@ func (b *builder) entry(e *layer.Entry) error {
 		b.path, b.dirs = b.path[:len(b.path)-1], b.dirs[:len(b.dirs)-1]
 	}
 	parent := b.dirs[len(b.dirs)-1]
-	n, err := b.node(e, parent)
+	n, err := b.node(ctx, e, parent)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (b *builder) entry(e *layer.Entry) error {
 
 // node gives the file of an entry, which for all but directories is queued to be
 // written.
-func (b *builder) node(e *layer.Entry, parent *directory) (*node, error) {
+func (b *builder) node(ctx context.Context, e *layer.Entry, parent *directory) (*node, error) {
 	if e.HardLink != "" {
 		return b.link(e.HardLink)
 	}
@@ -160,14 +160,14 @@ func (b *builder) node(e *layer.Entry, parent *directory) (*node, error) {
 	b.inodes++
 	n := &node{links: 1, kind: typeOf(e.Mode)}
 	i := inode{
-		xattrs: len(xattrs), mode: e.Mode, links: 1, size: 0, number: uint32(b.inodes), uid: e.UID, gid: e.GID, time: e.ModTime,
+		xattrs: len(xattrs), mode: e.Mode, links: 1, number: uint32(b.inodes), uid: e.UID, gid: e.GID, time: e.ModTime,
 	}
 	switch n.kind {
 	case typeDir:
 		n.dir = &directory{node: n, parent: parent, inode: i, xattrs: xattrs}
 		return n, nil
 	case typeFile:
-		return n, b.file(n, i, xattrs, e)
+		return n, b.file(ctx, n, i, xattrs, e)
 	case typeLink:
 		i.size = int64(len(e.Target))
 		return n, b.small(n, i, xattrs, []byte(e.Target))
@@ -231,7 +231,7 @@ func (b *builder) small(n *node, i inode, xattrs, content []byte) error {
 }
 
 // file queues a regular file.
-func (b *builder) file(n *node, i inode, xattrs []byte, e *layer.Entry) error {
+func (b *builder) file(ctx context.Context, n *node, i inode, xattrs []byte, e *layer.Entry) error {
 	i.size = e.Size
 	switch {
 	case e.Size > 0 && e.Content == nil:
@@ -245,6 +245,9 @@ func (b *builder) file(n *node, i inode, xattrs []byte, e *layer.Entry) error {
 	}
 	f := &file{builder: b, node: n, inode: i, xattrs: xattrs}
 	for left := e.Size; left > 0; {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
 		segment := make([]byte, min(left, segmentSize))
 		if _, err := io.ReadFull(e.Content, segment); err != nil {
 			return fmt.Errorf("read: %w", noEOF(err))
