@@ -42,7 +42,11 @@ func readFields[T any](d *decoder, n *node, table []field[T], to *T, unknown fun
 			}
 		}
 		if !known {
+			before := len(d.errs)
 			unknown(d, e.key)
+			for _, err := range d.errs[before:] {
+				err.unknownKey = true
+			}
 		}
 	}
 	return seen

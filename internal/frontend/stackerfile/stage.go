@@ -81,7 +81,7 @@ func (d *decoder) run(n *node, key string) *Run {
 	if n.kind == listNode {
 		items = n.items
 	}
-	r := &Run{Pos: d.src.at(n)}
+	r := &Run{Pos: d.src.at(n), list: n.kind == listNode}
 	var parts []string
 	for _, item := range items {
 		switch {
