@@ -178,6 +178,7 @@ func (a *app) command() *cobra.Command {
 		a.unprivSetupCommand(),
 		a.versionCommand(),
 		a.unladeCommand(),
+		a.fmtCommand(),
 		a.lintCommand(),
 		a.schemaCommand(),
 		a.internalCommand(),
