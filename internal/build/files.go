@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/solve"
@@ -41,8 +43,15 @@ func checkHash(path, want, got string) error {
 // change since the last build no file is opened.
 func (b *Builder) local(ctx context.Context, op graph.Local) (*cache.Result, error) {
 	t, err := b.index.Scan(ctx, op.Path, localtree.Options{})
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist) && op.Dir:
+		return nil, fmt.Errorf("Given overlay_dir %s doesn't exists: %w", op.Path, unix.ENOENT)
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("couldn't stat import %s: %w", op.Path, unix.ENOENT)
+	case err != nil:
 		return nil, err
+	case op.Dir && (len(t.Entries) == 0 || !t.Entries[0].IsDir()):
+		return nil, fmt.Errorf("Given overlay_dir %s should be a directory", op.Path)
 	}
 	if op.Hash != "" {
 		if len(t.Entries) != 1 || !t.Entries[0].IsRegular() {

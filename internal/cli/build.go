@@ -125,17 +125,26 @@ func (o *buildOptions) check() error {
 	return nil
 }
 
-// load reads the build file and those that it needs.
-func (a *app) load(o fileOptions) (*stackerfile.Project, error) {
+// loadOptions says how build files are read.
+func (a *app) loadOptions(o fileOptions) (stackerfile.LoadOptions, error) {
 	l := stackerfile.LoadOptions{
 		SubstituteFile: o.substituteFile, RequireHash: o.requireHash, AllowMissing: o.allowMissing, Builtins: a.builtins(),
 	}
 	for _, s := range o.substitute {
 		k, v, ok := strings.Cut(s, "=")
 		if !ok || k == "" {
-			return nil, fmt.Errorf("invalid substitution %s: write --substitute KEY=VALUE", s)
+			return l, fmt.Errorf("invalid substitution %s: write --substitute KEY=VALUE", s)
 		}
 		l.Substitutions = append(l.Substitutions, stackerfile.Substitution{Key: k, Value: v})
+	}
+	return l, nil
+}
+
+// load reads the build file and those that it needs.
+func (a *app) load(o fileOptions) (*stackerfile.Project, error) {
+	l, err := a.loadOptions(o)
+	if err != nil {
+		return nil, err
 	}
 	if o.files != nil {
 		return stackerfile.LoadAll(o.files, l)

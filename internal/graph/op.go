@@ -27,6 +27,7 @@ type Tar struct{}
 type Local struct {
 	Path string // absolute
 	Hash string // sha256 in lower-case hex that a file must have; empty: any
+	Dir  bool   // it must be a directory
 }
 
 // HTTP is a source: a file behind an http or https URL.

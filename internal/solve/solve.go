@@ -14,7 +14,6 @@ package solve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -258,6 +257,6 @@ func (s *Solver) slot(ctx context.Context) (release func(), err error) {
 	case s.slots <- struct{}{}:
 		return func() { <-s.slots }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for a slot: %w", context.Cause(ctx))
+		return nil, context.Cause(ctx) // another step's error, which says it all
 	}
 }

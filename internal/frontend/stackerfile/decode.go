@@ -3,10 +3,7 @@
 
 package stackerfile
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // configKey is the top-level key that is not a stage.
 const configKey = "config"
@@ -52,26 +49,7 @@ func (d *decoder) config(n *node) {
 			"stackerfile: cannot interpret 'config' value, note the 'config' section in the stackerfile cannot contain a layer definition")
 		return
 	}
-	d.fields(n, "in 'config'", []string{"prerequisites"}, func(_ string, v *node) {
-		for _, item := range d.list(v, "prerequisites") {
-			if path, ok := d.path(item, "prerequisites"); ok {
-				d.file.Prerequisites = append(d.file.Prerequisites,
-					Prerequisite{Pos: d.src.at(item), Path: absolute(d.file.Dir, path), Text: path})
-			}
-		}
-	})
-}
-
-// fields calls f for each entry of the map n, which may only have known keys.
-func (d *decoder) fields(n *node, where string, known []string, f func(key string, v *node)) {
-	for _, e := range n.entries {
-		if !slices.Contains(known, e.key.text) {
-			d.fail(e.key, didYouMean(e.key.text, known, "known keys are "+strings.Join(known, ", ")),
-				"unknown key %s %s", short(e.key.text), where)
-			continue
-		}
-		f(e.key.text, e.value)
-	}
+	readFields(d, n, configFields, d.file, unknownIn("'config'", configFields))
 }
 
 // isMap refuses what is not a map.

@@ -41,6 +41,8 @@ type Error struct {
 	Quote string // the line as written; empty: not to be shown
 	Hint  string // what to do; may be empty
 	Err   error  // the cause; may be nil
+
+	unknownKey bool
 }
 
 // Error returns the position and the message in one line.

@@ -41,6 +41,8 @@ func FuzzLoad(f *testing.F) {
 		}
 		if err == nil {
 			checkLines(t, p)
+			// What is refused here is told as an error, too.
+			_, _ = p.Graph(GraphOptions{Cwd: "/p", ImportsDir: "/p/.stacker/imports", Namespace: "n"})
 			return
 		}
 		var list Errors

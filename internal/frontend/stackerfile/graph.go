@@ -246,6 +246,7 @@ func (g *grapher) overlayDir(s *Stage, below *graph.Vertex, d OverlayDir) *graph
 	i := Import{Pos: d.Pos, Path: d.Source + "/", Abs: d.Abs, Kind: Local, Dest: d.Dest}
 	v := g.file(s, below, i)
 	v.Name = "overlay_dir " + d.Source
+	v.Inputs[1].Op = graph.Local{Path: filepath.Clean(d.Abs), Dir: true}
 	return v
 }
 

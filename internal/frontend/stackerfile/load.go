@@ -20,8 +20,10 @@ func Load(path string, o LoadOptions) (*Project, error) {
 }
 
 // LoadAll reads several build files and all their prerequisites as one project.
-func LoadAll(paths []string, o LoadOptions) (*Project, error) {
-	l := &loader{opts: o, read: o.ReadFile, files: map[string]*File{}, active: map[string]bool{}}
+func LoadAll(paths []string, o LoadOptions) (*Project, error) { return loadAll(paths, o, false) }
+
+func loadAll(paths []string, o LoadOptions, lenient bool) (*Project, error) {
+	l := &loader{opts: o, lenient: lenient, read: o.ReadFile, files: map[string]*File{}, active: map[string]bool{}}
 	if l.read == nil {
 		l.read = readRegular
 	}
@@ -56,6 +58,8 @@ type loader struct {
 	files  map[string]*File // by identity
 	active map[string]bool  // by identity: being loaded
 	errs   Errors
+	// lenient lets errors be in lines with placeholders that nobody gave a value.
+	lenient bool
 }
 
 // identity is the same for two paths of one file where that can be seen.
@@ -137,7 +141,12 @@ func (l *loader) decode(f *File) {
 		d.decode(root)
 	}
 	sort.SliceStable(d.errs, func(i, j int) bool { return before(d.errs[i].Pos, d.errs[j].Pos) })
-	l.errs = append(l.errs, d.errs...)
+	f.unknownLines = src.unknownLines()
+	for _, err := range d.errs {
+		if !l.lenient || !f.unknownLines[err.Pos.Line] {
+			l.errs = append(l.errs, err)
+		}
+	}
 }
 
 // fail makes an error at a place in the file that up tells.

@@ -99,6 +99,18 @@ type hole struct {
 	textFrom, textTo int
 	key, value       string
 	supplied         bool // not by a default in the file
+	dummy            bool // nobody gave a value
+}
+
+// unknownLines are the lines with placeholders that nobody gave a value.
+func (s *document) unknownLines() map[int]bool {
+	lines := map[int]bool{}
+	for _, h := range s.holes {
+		if h.dummy {
+			lines[s.rawPos(h.from).Line] = true
+		}
+	}
+	return lines
 }
 
 func newDocument(name string, data []byte) *document {

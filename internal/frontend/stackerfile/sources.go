@@ -24,24 +24,10 @@ func (d *decoder) from(n *node) From {
 		d.fail(n, hint, "from must be a map, not %s", n.what())
 		return f
 	}
-	keys := []string{"type", "url", "tag", "insecure"}
-	at := map[string]*node{}
-	for _, e := range n.entries {
-		switch e.key.text {
-		case "type":
-			f.Type, _ = d.text(e.value, "type")
-		case "url":
-			f.URL, _ = d.text(e.value, "url")
-		case "tag":
-			f.Tag, _ = d.text(e.value, "tag")
-		case "insecure":
-			f.Insecure = d.truth(e.value, "insecure")
-		default:
-			d.fail(e.key, didYouMean(e.key.text, keys, "known keys are "+strings.Join(keys, ", ")),
-				"stackerfile: unknown image source directive %s", short(e.key.text))
-		}
-		at[e.key.text] = e.value
-	}
+	at := readFields(d, n, fromFields, &f, func(d *decoder, key *node) {
+		d.fail(key, didYouMean(key.text, names(fromFields), "known keys are "+strings.Join(names(fromFields), ", ")),
+			"stackerfile: unknown image source directive %s", short(key.text))
+	})
 	d.checkFrom(n, &f, at)
 	return f
 }
@@ -129,8 +115,6 @@ func (d *decoder) imports(n *node, key string) []Import {
 	return list
 }
 
-var importKeys = []string{"path", "hash", "dest", "mode", "uid", "gid"}
-
 func (d *decoder) importEntry(n *node) (Import, bool) {
 	i := Import{Pos: d.src.at(n)}
 	before := len(d.errs)
@@ -142,12 +126,9 @@ func (d *decoder) importEntry(n *node) (Import, bool) {
 	case n.kind == textNode:
 		i.Path = n.text
 	default:
-		d.fields(n, "in an import", importKeys, func(key string, v *node) {
-			if key == "path" {
-				at = v
-			}
-			d.importField(&i, key, v)
-		})
+		if v := readFields(d, n, importFields, &i, unknownIn("an import", importFields))["path"]; v != nil {
+			at = v
+		}
 		if at == n && len(d.errs) == before {
 			d.fail(n, "add path: with what to import", "No 'path' entry found in import")
 		}
@@ -168,39 +149,37 @@ func (d *decoder) importEntry(n *node) (Import, bool) {
 	return i, len(d.errs) == before
 }
 
-func (d *decoder) importField(i *Import, key string, v *node) {
-	switch key {
-	case "path":
-		i.Path, _ = d.text(v, "path")
-	case "hash":
-		text, ok := d.text(v, "hash")
-		if i.Hash = strings.ToLower(text); !ok || text == "" {
-			return
-		}
-		if raw, err := hex.DecodeString(i.Hash); err != nil || len(raw) != 32 {
-			d.fail(v, "a hash is the sha256 of the file: 64 hex digits", "Given hash %s is not valid", short(text))
-		}
-	case "dest":
-		if !v.null() {
-			i.Dest, _ = d.imagePath(v, "'dest' of an import")
-		}
-	case "mode":
-		if number, ok := d.integer(v, key, octal); ok {
-			if number > 0o7777 {
-				d.fail(v, "a mode is octal, such as 0644", "'mode' of an import is larger than 07777: %s", short(v.text))
-			}
-			mode := uint32(number)
-			i.Mode = &mode
-		}
-	case "uid":
-		if number, ok := d.integer(v, key, decimal); ok {
-			i.UID = &number
-		}
-	case "gid":
-		if number, ok := d.integer(v, key, decimal); ok {
-			i.GID = &number
-		}
+func (d *decoder) hash(n *node) string {
+	text, ok := d.text(n, "hash")
+	text = strings.ToLower(text)
+	if !ok || text == "" {
+		return ""
 	}
+	if raw, err := hex.DecodeString(text); err != nil || len(raw) != 32 {
+		d.fail(n, "a hash is the sha256 of the file: 64 hex digits", "Given hash %s is not valid", short(n.text))
+	}
+	return text
+}
+
+func (d *decoder) mode(n *node) *uint32 {
+	number, ok := d.integer(n, "mode", octal)
+	if !ok {
+		return nil
+	}
+	if number > 0o7777 {
+		d.fail(n, "a mode is octal, such as 0644", "'mode' of an import is larger than 07777: %s", short(n.text))
+	}
+	mode := uint32(number)
+	return &mode
+}
+
+// id is a user or group id; nil: not given.
+func (d *decoder) id(n *node, key string) *int {
+	number, ok := d.integer(n, key, decimal)
+	if !ok {
+		return nil
+	}
+	return &number
 }
 
 // checkDownload checks that a download has a name and, if wanted, a hash.
@@ -247,14 +226,7 @@ func (d *decoder) overlayDirs(n *node) []OverlayDir {
 			continue
 		}
 		before := len(d.errs)
-		d.fields(item, "in overlay_dirs", []string{"source", "dest"}, func(key string, v *node) {
-			switch {
-			case key == "source":
-				o.Source, _ = d.path(v, "overlay_dirs")
-			case !v.null() && (v.kind != textNode || v.text != ""):
-				o.Dest, _ = d.imagePath(v, "'dest' of overlay_dirs")
-			}
-		})
+		readFields(d, item, overlayDirFields, &o, unknownIn("overlay_dirs", overlayDirFields))
 		if o.Source == "" && len(d.errs) == before {
 			d.fail(item, "add source: with a directory", "an entry of overlay_dirs has no source")
 		}
@@ -272,13 +244,7 @@ func (d *decoder) binds(n *node) []Bind {
 		if item.kind == textNode {
 			b.Source, b.Dest = d.splitBind(item)
 		} else if d.isMap(item, "an entry of binds") {
-			d.fields(item, "in binds", []string{"source", "dest"}, func(key string, v *node) {
-				if key == "source" {
-					b.Source, _ = d.path(v, "binds")
-				} else {
-					b.Dest, _ = d.text(v, "dest")
-				}
-			})
+			readFields(d, item, bindFields, &b, unknownIn("binds", bindFields))
 			if b.Source == "" && len(d.errs) == before {
 				d.fail(item, "add source: with a path of the host", "invalid Bind: it has no source")
 			}

@@ -83,6 +83,8 @@ type File struct {
 	// SubstitutionsUsed has the values, supplied or default, of the placeholders
 	// in this file. They may be secret.
 	SubstitutionsUsed map[string]string
+
+	unknownLines map[int]bool // lines with placeholders that nobody gave a value
 }
 
 // Prerequisite is one entry of `config: prerequisites`.
@@ -154,6 +156,8 @@ type Run struct {
 	// Lines has the position of each line of Script in the build file. A line
 	// that is not in the file has the position of the key's value.
 	Lines []Pos
+
+	list bool // it was written as a list
 }
 
 // From is the base of a stage. Which fields are set depends on Type.

@@ -9,16 +9,6 @@ import (
 	"strings"
 )
 
-// stageKeys are the keys of a stage.
-var stageKeys = []string{
-	"from", "imports", "import", "overlay_dirs", "run", "cmd", "entrypoint", "full_command",
-	"environment", "labels", "generate_labels", "volumes", "working_dir", "runtime_user",
-	"annotations", "os", "arch", "build_only", "build_env", "build_env_passthrough", "binds", "bom",
-}
-
-// ignoredKeys were never meant for users, but files may have them.
-var ignoredKeys = []string{"was_legacy_import", "was_bom"}
-
 // stage reads one top-level entry, or returns nil if nothing can be made of it.
 func (d *decoder) stage(e entry) *Stage {
 	if !d.stageName(e.key) {
@@ -29,25 +19,13 @@ func (d *decoder) stage(e entry) *Stage {
 		return nil
 	}
 	s := &Stage{Name: e.key.text, Pos: d.src.at(e.key), File: d.file}
-	seen := map[string]bool{}
-	for _, f := range e.value.entries {
-		key := f.key.text
-		seen[key] = true
-		switch {
-		case d.buildKey(s, key, f.value), d.imageKey(s, key, f.value):
-		case slices.Contains(ignoredKeys, key):
-			d.truth(f.value, key)
-		case key == "apply":
-			d.fail(f.key, "start from one image, and import what you need of others: imports: [stacker://LAYER/PATH], where LAYER is a layer with from: that image and build_only: true",
-				"stackerfile: unknown directive apply: images are not merged any more")
-		default:
-			d.fail(f.key, didYouMean(key, stageKeys, ""), "stackerfile: unknown directive %s", short(key))
-		}
-	}
-	if !seen["from"] {
+	seen := readFields(d, e.value, stageFields, s, func(d *decoder, key *node) {
+		d.fail(key, unknownKeyHint(key.text), "stackerfile: unknown directive %s", short(key.text))
+	})
+	if seen["from"] == nil {
 		d.fail(e.key, "add from: with a type, such as from: {type: scratch}", "invalid layer: no base (from directive)")
 	}
-	if seen["import"] && seen["imports"] {
+	if seen["import"] != nil && seen["imports"] != nil {
 		d.fail(e.key, "move all entries to 'imports'", "layer '%s' cannot have both 'import' and 'imports'", short(s.Name))
 	}
 	if !s.BuildOnly && !tagName.MatchString(s.Name) {
@@ -80,71 +58,13 @@ func (d *decoder) stageName(key *node) bool {
 	return false
 }
 
-// buildKey reads the keys that say how the root file system is made.
-func (d *decoder) buildKey(s *Stage, key string, v *node) bool {
-	switch key {
-	case "from":
-		s.From = d.from(v)
-	case "imports":
-		s.Imports = d.imports(v, key)
-	case "import":
-		s.Imports = append(s.Imports, d.imports(v, key)...)
-		s.LegacyImport = true
-	case "overlay_dirs":
-		s.OverlayDirs = d.overlayDirs(v)
-	case "binds":
-		s.Binds = d.binds(v)
-	case "run":
-		s.Run = d.run(v, key)
-	case "generate_labels":
-		s.GenerateLabels = d.run(v, key)
-	case "build_env":
-		for _, kv := range d.variables(v, key) {
-			if kv.Value != "" {
-				s.BuildEnv = append(s.BuildEnv, kv)
-			}
-		}
-	case "build_env_passthrough":
-		s.BuildEnvPassthrough = d.passthrough(v)
-	case "build_only":
-		s.BuildOnly = d.truth(v, key)
-	case "bom":
-		s.Bom = d.bom(v)
-	default:
-		return false
+// unknownKeyHint says what to write in place of a key that is none.
+func unknownKeyHint(key string) string {
+	if key == "apply" { // merged other images until 0.6
+		return "start from one image, and import what you need of the others: imports: [stacker://LAYER/PATH], " +
+			"where LAYER has from: that image and build_only: true"
 	}
-	return true
-}
-
-// imageKey reads the keys that only change documents of the image.
-func (d *decoder) imageKey(s *Stage, key string, v *node) bool {
-	switch key {
-	case "cmd":
-		s.Cmd = d.command(v, key)
-	case "entrypoint":
-		s.Entrypoint = d.command(v, key)
-	case "full_command":
-		s.FullCommand = d.command(v, key)
-	case "environment":
-		s.Environment = d.variables(v, key)
-	case "labels":
-		s.Labels = d.kvs(v, key)
-	case "annotations":
-		s.Annotations = d.kvs(v, key)
-	case "volumes":
-		s.Volumes = d.texts(v, key)
-	case "working_dir":
-		s.WorkingDir, _ = d.text(v, key)
-	case "runtime_user":
-		s.RuntimeUser, _ = d.text(v, key)
-	case "os":
-		s.OS = d.platform(v, key)
-	case "arch":
-		s.Arch = d.platform(v, key)
-	default:
-		return false
-	}
-	return true
+	return didYouMean(key, names(stageFields), "")
 }
 
 func (d *decoder) platform(n *node, key string) string {
@@ -161,7 +81,7 @@ func (d *decoder) run(n *node, key string) *Run {
 	if n.kind == listNode {
 		items = n.items
 	}
-	r := &Run{Pos: d.src.at(n)}
+	r := &Run{Pos: d.src.at(n), list: n.kind == listNode}
 	var parts []string
 	for _, item := range items {
 		switch {
@@ -239,18 +159,7 @@ func (d *decoder) bom(n *node) *Bom {
 		return nil
 	}
 	b := &Bom{Pos: d.src.at(n)}
-	d.fields(n, "in 'bom'", []string{"generate", "namespace", "packages"}, func(key string, v *node) {
-		switch key {
-		case "generate":
-			b.Generate = d.truth(v, key)
-		case "namespace":
-			b.Namespace, _ = d.text(v, key)
-		case "packages":
-			for _, item := range d.list(v, key) {
-				b.Packages = append(b.Packages, d.bomPackage(item))
-			}
-		}
-	})
+	readFields(d, n, bomFields, b, unknownIn("'bom'", bomFields))
 	return b
 }
 
@@ -259,18 +168,7 @@ func (d *decoder) bomPackage(n *node) BomPackage {
 	if !d.isMap(n, "a package of bom") {
 		return p
 	}
-	d.fields(n, "in a package of bom", []string{"name", "version", "license", "paths"}, func(key string, v *node) {
-		switch key {
-		case "name":
-			p.Name, _ = d.text(v, key)
-		case "version":
-			p.Version, _ = d.text(v, key)
-		case "license":
-			p.License, _ = d.text(v, key)
-		case "paths":
-			p.Paths = d.texts(v, key)
-		}
-	})
+	readFields(d, n, bomPackageFields, &p, unknownIn("a package of bom", bomPackageFields))
 	if p.Name == "" {
 		d.fail(n, "", "a package of bom has no name")
 	}

@@ -149,7 +149,7 @@ func (s *substitutions) fill(src *document, m []int) (hole, *Error) {
 		return h, nil
 	}
 	if s.dummy {
-		h.value = "dummy"
+		h.value, h.dummy = "dummy", true
 		return h, nil
 	}
 	hint := "supply it with --substitute " + short(key) + "=VALUE, or write a default: ${{" + short(key) + ":DEFAULT}}"
