@@ -1,0 +1,3 @@
+#!/bin/sh
+# How much of the disk is used.
+df -h /data
