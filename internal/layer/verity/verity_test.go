@@ -19,7 +19,7 @@ import (
 )
 
 // sizes are numbers of blocks at which the shape of the tree changes.
-var sizes = []int{1, 2, 127, 128, 129, 1000, 128 * 128, 128*128 + 1}
+var sizes = []int{1, 2, 127, 128, 129, 1000, 128*128 + 1}
 
 // image makes a file of random blocks.
 func image(tb testing.TB, blocks int) *os.File {
