@@ -28,6 +28,7 @@ var imports = map[string]string{
 		" internal/archive" +
 		" internal/atomicfile" +
 		" internal/blob" +
+		" internal/bom" +
 		" internal/build internal/cache/shared" +
 		" internal/cache" +
 		" internal/compress" +
@@ -56,7 +57,7 @@ var imports = map[string]string{
 	"internal/frontend/convert":     "internal/frontend/stackerfile",
 	"internal/graph":                "",
 	"internal/solve":                "internal/cache internal/graph",
-	"internal/build": "internal/cache internal/compress internal/graph internal/image internal/par internal/snapshot internal/solve " +
+	"internal/build": "internal/bom internal/cache internal/compress internal/graph internal/image internal/par internal/snapshot internal/solve " +
 		"internal/source internal/source/httpfile internal/source/localtree internal/state internal/worker",
 	"internal/export": "internal/archive internal/blob internal/cache internal/compress internal/graph internal/image internal/layout " +
 		"internal/reference internal/registry internal/snapshot internal/solve internal/source internal/state internal/transfer internal/worker",
@@ -70,7 +71,7 @@ var imports = map[string]string{
 	"internal/source/localtree": "internal/atomicfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
-	"internal/worker": "internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
+	"internal/worker": "internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
 		"internal/snapshot internal/snapshot/overlay internal/userns",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",
@@ -85,6 +86,9 @@ var imports = map[string]string{
 	"internal/snapshot/overlay":      "internal/rootfs internal/snapshot",
 	"internal/snapshot/snapshottest": "internal/snapshot",
 
+	"internal/bom":                   "",
+	"internal/bom/scan":              "internal/bom internal/bom/rpmdb internal/layer internal/rootfs",
+	"internal/bom/rpmdb":             "",
 	"internal/layer":                 "internal/rootfs",
 	"internal/layer/squashfs":        "internal/compress internal/compress/lz4 internal/layer",
 	"internal/layer/layertest":       "internal/layer",

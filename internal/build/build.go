@@ -183,16 +183,20 @@ func (b *Builder) image(ctx context.Context, op graph.Image) (*cache.Result, err
 		return nil, err
 	}
 	r := &cache.Result{Image: &cache.SourceImage{Manifest: img.Manifest, Config: img.RawConfig, Annotations: img.Document.Annotations}}
+	r.Layers, err = layersOf(op.Reference, img)
+	return r, err
+}
+
+// layersOf gives the layers of an image that was found.
+func layersOf(reference string, img source.Image) ([]cache.Layer, error) {
+	var layers []cache.Layer
 	for i, d := range img.Document.Layers {
 		if _, ok := image.ParseLayerType(d.MediaType); !ok {
-			return nil, fmt.Errorf("image %s: layer %d has the unknown media type %q", op.Reference, i+1, d.MediaType)
+			return nil, fmt.Errorf("image %s: layer %d has the unknown media type %q", reference, i+1, d.MediaType)
 		}
-		blob := d
-		r.Layers = append(r.Layers, cache.Layer{
-			DiffID: img.Config.RootFS.DiffIDs[i], Blob: &blob, Origin: img.Origin, Insecure: img.Insecure,
-		})
+		layers = append(layers, cache.Layer{DiffID: img.Config.RootFS.DiffIDs[i], Blob: &d, Origin: img.Origin, Insecure: img.Insecure})
 	}
-	return r, nil
+	return layers, nil
 }
 
 // addClamp adds SOURCE_DATE_EPOCH to a key.

@@ -381,7 +381,10 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 		if err := b.ImportsCopy(ctx, t.Vertex, r.solver.Result); err != nil || t.BuildOnly {
 			return err
 		}
-		return e.Image(ctx, t)
+		if err := e.Image(ctx, t); err != nil {
+			return err
+		}
+		return r.attachBom(ctx, b, e, t, res)
 	})
 	for _, t := range r.images() { // in order, so that archives come out the same
 		if err == nil {

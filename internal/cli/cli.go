@@ -170,6 +170,7 @@ func (a *app) command() *cobra.Command {
 		a.chrootCommand(),
 		a.grabCommand(),
 		a.inspectCommand(),
+		a.bomCommand(),
 		a.cleanCommand(),
 		a.checkCommand(),
 		a.duCommand(),

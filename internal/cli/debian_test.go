@@ -6,6 +6,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,8 @@ debian:
     apt-get install -y --no-install-recommends openssh-client dbus iputils-ping
     rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
     mkdir -p /srv/owned && chown 1234:4321 /srv/owned
+    echo mine > /srv/mine
+  bom: {generate: true}
 `
 
 // TestDebian runs apt-get in a real distribution, as root and as a plain user
@@ -111,6 +114,7 @@ func debianLayer(t *testing.T, dir, name string, uid, gid int) string {
 	}
 	t.Cleanup(func() { run("prune", "--all") })
 	run("build")
+	debianBom(t, work, run)
 	l, err := layout.Open(filepath.Join(work, "oci"))
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +143,115 @@ func debianLayer(t *testing.T, dir, name string, uid, gid int) string {
 		t.Fatal(err)
 	}
 	return withoutSizes(out.String())
+}
+
+// debianBom checks the bill of materials against dpkg's own files: every package is
+// in it, and no file of a package is among those that nothing owns.
+func debianBom(t *testing.T, work string, run func(...string)) {
+	t.Helper()
+	run("grab", "debian:/var/lib/dpkg")
+	status, err := os.ReadFile(filepath.Join(work, "dpkg", "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Packages []struct {
+			Name, VersionInfo string
+			ExternalRefs      []struct{ ReferenceLocator string }
+		}
+		Files []struct{ FileName string }
+	}
+	if err := json.Unmarshal(debianDocument(t, work), &doc); err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, p := range doc.Packages {
+		for _, r := range p.ExternalRefs {
+			if strings.HasPrefix(r.ReferenceLocator, "pkg:deb/debian/") {
+				have[p.Name+" "+p.VersionInfo] = true
+			}
+		}
+	}
+	installed := 0
+	for stanza := range strings.SplitSeq(string(status), "\n\n") {
+		fields := map[string]string{}
+		for line := range strings.Lines(stanza) {
+			k, v, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			fields[k] = v
+		}
+		if fields["Status"] != "install ok installed" {
+			continue
+		}
+		installed++
+		if name := fields["Package"] + " " + fields["Version"]; !have[name] {
+			t.Errorf("the bill of materials has no %s", name)
+		}
+	}
+	if installed < 50 || installed != len(have) {
+		t.Errorf("%d packages are installed, %d in the bill of materials", installed, len(have))
+	}
+	unowned := map[string]bool{}
+	for _, f := range doc.Files {
+		unowned[strings.TrimPrefix(f.FileName, ".")] = true
+	}
+	if !unowned["/srv/mine"] {
+		t.Error("/srv/mine belongs to something")
+	}
+	lists, err := filepath.Glob(filepath.Join(work, "dpkg", "info", "*.list"))
+	if err != nil || len(lists) != installed {
+		t.Fatalf("%d lists of files of %d packages: %v", len(lists), installed, err)
+	}
+	for _, l := range lists {
+		data, err := os.ReadFile(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range strings.Lines(string(data)) {
+			name = strings.TrimSpace(name)
+			if unowned[name] || unowned["/usr"+name] {
+				t.Errorf("%s is in %s, and in the bill of materials nothing owns it", name, filepath.Base(l))
+			}
+		}
+	}
+}
+
+// debianDocument reads the SPDX document out of the layout, as any program would.
+func debianDocument(t *testing.T, work string) []byte {
+	t.Helper()
+	ctx := context.Background()
+	l, err := layout.Open(filepath.Join(work, "oci"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	subject, err := l.Resolve(ctx, "debian")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := l.Referrers(ctx, subject.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range list {
+		if d.ArtifactType != "application/spdx+json" {
+			continue
+		}
+		raw, err := l.Blobs().ReadAll(ctx, d, image.MaxManifestSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := image.ParseManifest(raw, d.MediaType)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := l.Blobs().ReadAll(ctx, m.Layers[0], 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	t.Fatalf("no SPDX document among %d artifacts", len(list))
+	return nil
 }
 
 // withoutSizes drops the column of sizes: logs and caches differ in it.

@@ -156,6 +156,9 @@ func (a *app) inspectImage(ctx context.Context, l *layout.Layout, tag string, d 
 	if err != nil {
 		return fmt.Errorf("inspect %s: %w", tag, err)
 	}
+	if m.Subject != nil {
+		return a.inspectReferrer(m)
+	}
 	config, err := l.Blobs().ReadAll(ctx, m.Config, image.MaxConfigSize)
 	if err != nil {
 		return err
@@ -177,5 +180,15 @@ func (a *app) inspectImage(ctx context.Context, l *layout.Layout, tag string, d 
 	}
 	out.WriteByte('\n')
 	_, err = progress.NewSafeWriter(a.std.Out, false).Write(out.Bytes())
+	return err
+}
+
+// inspectReferrer prints what an entry is that is about an image.
+func (a *app) inspectReferrer(m ocispec.Manifest) error {
+	kind := m.ArtifactType
+	if kind == "" {
+		kind = m.Config.MediaType // image-spec 1.0
+	}
+	_, err := fmt.Fprintf(progress.NewSafeWriter(a.std.Out, false), "%s about %s...\n", kind, m.Subject.Digest.Encoded()[:12])
 	return err
 }

@@ -88,15 +88,15 @@ func (r *publishRun) image(i *publication, work func(solve.Sink) error) error {
 	return err
 }
 
-// contents reads an image's manifest and lists its blobs, each once.
-func (r *publishRun) contents(ctx context.Context, i *publication) (manifest []byte, blobs []ocispec.Descriptor, err error) {
-	manifest, err = r.from.Blobs().ReadAll(ctx, i.desc, image.MaxManifestSize)
+// contents reads a manifest and lists its blobs, each once.
+func (r *publishRun) contents(ctx context.Context, desc ocispec.Descriptor) (manifest []byte, blobs []ocispec.Descriptor, err error) {
+	manifest, err = r.from.Blobs().ReadAll(ctx, desc, image.MaxManifestSize)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := image.ParseManifest(manifest, i.desc.MediaType)
+	m, err := image.ParseManifest(manifest, desc.MediaType)
 	if err != nil {
-		return nil, nil, fmt.Errorf("image %s: %w", i.name(), err)
+		return nil, nil, fmt.Errorf("image %s: %w", desc.Digest, err)
 	}
 	for _, d := range append(slices.Clone(m.Layers), m.Config) {
 		if !slices.ContainsFunc(blobs, func(b ocispec.Descriptor) bool { return b.Digest == d.Digest }) {
@@ -109,7 +109,7 @@ func (r *publishRun) contents(ctx context.Context, i *publication) (manifest []b
 // upload puts an image into a registry and gives it its tags last. placed tells
 // which repository has a blob already: the registry takes it from there.
 func (r *publishRun) upload(ctx context.Context, c *registry.Client, i *publication, placed map[digest.Digest]string, sink solve.Sink) error {
-	_, blobs, err := r.contents(ctx, i)
+	_, blobs, err := r.contents(ctx, i.desc)
 	if err != nil {
 		return err
 	}
@@ -134,6 +134,16 @@ func (r *publishRun) upload(ctx context.Context, c *registry.Client, i *publicat
 	for _, d := range blobs {
 		placed[d.Digest] = ref.Repository
 	}
+	// What is about the image comes after it, and goes where it goes.
+	list, err := r.from.Referrers(ctx, i.desc.Digest)
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		if err := c.Attach(ctx, ref, d, r.from, registry.PushOptions{Progress: o.Progress}); err != nil {
+			return fmt.Errorf("publish %s: %w", i.name(), err)
+		}
+	}
 	return nil
 }
 
@@ -156,7 +166,7 @@ func (r *publishRun) toLayout(ctx context.Context, images []*publication, dir st
 			if same {
 				return nil
 			}
-			return r.copy(ctx, i, to)
+			return r.copy(ctx, i.desc, to)
 		})
 		if err != nil {
 			return fmt.Errorf("publish %s: %w", i.name(), err)
@@ -164,13 +174,21 @@ func (r *publishRun) toLayout(ctx context.Context, images []*publication, dir st
 		for _, t := range i.tags {
 			entries = append(entries, layout.Entry{Tag: t, Descriptor: i.desc})
 		}
+		if same {
+			continue
+		}
+		attached, err := r.copyReferrers(ctx, i.desc, to)
+		if err != nil {
+			return fmt.Errorf("publish %s: %w", i.name(), err)
+		}
+		entries = append(entries, attached...)
 	}
 	return to.Tag(ctx, entries...)
 }
 
 // copy puts an image's blobs into a layout, verified.
-func (r *publishRun) copy(ctx context.Context, i *publication, to *layout.Layout) error {
-	manifest, blobs, err := r.contents(ctx, i)
+func (r *publishRun) copy(ctx context.Context, desc ocispec.Descriptor, to *layout.Layout) error {
+	manifest, blobs, err := r.contents(ctx, desc)
 	if err != nil {
 		return err
 	}
@@ -185,7 +203,24 @@ func (r *publishRun) copy(ctx context.Context, i *publication, to *layout.Layout
 			return err
 		}
 	}
-	return to.PutBlob(i.desc, bytes.NewReader(manifest))
+	return to.PutBlob(desc, bytes.NewReader(manifest))
+}
+
+// copyReferrers copies what is about an image, and returns the entries for it.
+func (r *publishRun) copyReferrers(ctx context.Context, subject ocispec.Descriptor, to *layout.Layout) ([]layout.Entry, error) {
+	list, err := r.from.Referrers(ctx, subject.Digest)
+	if err != nil {
+		return nil, err
+	}
+	var entries []layout.Entry
+	for _, d := range list {
+		if err := r.copy(ctx, d, to); err != nil {
+			return nil, err
+		}
+		delete(d.Annotations, ocispec.AnnotationRefName)
+		entries = append(entries, layout.Entry{Descriptor: d})
+	}
+	return entries, nil
 }
 
 func copyBlob(ctx context.Context, from, to *layout.Layout, d ocispec.Descriptor) error {

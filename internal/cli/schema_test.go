@@ -6,8 +6,10 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,6 +45,9 @@ func cmdValidate(ts *testscript.TestScript, _ bool, args []string) {
 		check("image-manifest-schema.json", raw)
 		m, err := image.ParseManifest(raw, d.MediaType)
 		ts.Check(err)
+		if m.Subject != nil { // an artifact: its config is empty
+			continue
+		}
 		config, err := l.Blobs().ReadAll(context.Background(), m.Config, image.MaxConfigSize)
 		ts.Check(err)
 		check("config-schema.json", config)
@@ -61,11 +66,19 @@ func schemas(ts *testscript.TestScript) func(name string, document []byte) {
 		ts.Check(err)
 		if m, ok := doc.(map[string]any); ok {
 			stripIDs(m) // they name addresses that nothing is fetched from
+			if id, ok := m["$id"].(string); ok {
+				ts.Check(c.AddResource(id, doc)) // what others of CycloneDX refer to
+				continue
+			}
 		}
 		ts.Check(c.AddResource("file:///schema/"+filepath.Base(f), doc))
 	}
 	return func(name string, document []byte) {
-		s, err := c.Compile("file:///schema/" + name)
+		place := "file:///schema/" + name
+		if strings.HasPrefix(name, "bom-") {
+			place = "http://cyclonedx.org/schema/" + name
+		}
+		s, err := c.Compile(place)
 		ts.Check(err)
 		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
 		ts.Check(err)
@@ -83,5 +96,65 @@ func stripIDs(m map[string]any) {
 		if child, ok := v.(map[string]any); ok {
 			stripIDs(child)
 		}
+	}
+}
+
+// bomSchemas are the schemas of bills of materials: CycloneDX's own, and ours.
+var bomSchemas = []string{"bom-1.6.schema.json", "jsf-0.82.schema.json", "spdx.schema.json", "spdx-2.3.json"}
+
+// cmdSchema checks a document against a schema: schema SCHEMA FILE.
+func cmdSchema(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: schema SCHEMA FILE")
+	}
+	schemas(ts)(args[0], []byte(ts.ReadFile(args[1])))
+}
+
+// cmdReferrers prints how many artifacts are about a tag's image: referrers LAYOUT TAG.
+func cmdReferrers(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: referrers LAYOUT TAG")
+	}
+	l, err := layout.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer l.Close()
+	d, err := l.Resolve(context.Background(), args[1])
+	ts.Check(err)
+	list, err := l.Referrers(context.Background(), d.Digest)
+	ts.Check(err)
+	idx, err := l.Index()
+	ts.Check(err)
+	for _, e := range idx.Manifests {
+		if e.ArtifactType != "" && !slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return d.Digest == e.Digest }) {
+			ts.Fatalf("%s of another image is in %s", e.ArtifactType, args[0])
+		}
+	}
+	_, err = fmt.Fprintln(ts.Stdout(), len(list))
+	ts.Check(err)
+}
+
+// cmdSpoil writes over the documents that are attached to a tag's image: spoil LAYOUT TAG.
+func cmdSpoil(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: spoil LAYOUT TAG")
+	}
+	ctx := context.Background()
+	l, err := layout.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer l.Close()
+	d, err := l.Resolve(ctx, args[1])
+	ts.Check(err)
+	list, err := l.Referrers(ctx, d.Digest)
+	ts.Check(err)
+	for _, d := range list {
+		raw, err := l.Blobs().ReadAll(ctx, d, image.MaxManifestSize)
+		ts.Check(err)
+		m, err := image.ParseManifest(raw, d.MediaType)
+		ts.Check(err)
+		blob := filepath.Join(ts.MkAbs(args[0]), "blobs", "sha256", m.Layers[0].Digest.Encoded())
+		data, err := os.ReadFile(blob)
+		ts.Check(err)
+		data[len(data)/2] ^= 1
+		ts.Check(os.WriteFile(blob, data, 0o644))
 	}
 }

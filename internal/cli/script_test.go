@@ -78,6 +78,11 @@ func prepare(home string) error {
 	if err := os.CopyFS(filepath.Join(home, "schema"), os.DirFS(filepath.Join(strings.TrimSpace(string(spec)), "schema"))); err != nil {
 		return err
 	}
+	for _, name := range bomSchemas {
+		if err := copyFile(filepath.Join("..", "bom", "testdata", "schema", name), filepath.Join(home, "schema", name), 0o644); err != nil {
+			return err
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -208,9 +213,12 @@ func TestScripts(t *testing.T) {
 			"interrupt": cmdInterrupt,
 			"mktar":     cmdTar,
 			"push":      cmdPush,
+			"referrers": cmdReferrers,
 			"registry":  cmdRegistry,
 			"requests":  cmdRequests,
+			"schema":    cmdSchema,
 			"serve":     cmdServe,
+			"spoil":     cmdSpoil,
 			"status":    cmdStatus,
 			"tmpfs":     cmdTmpfs,
 			"validate":  cmdValidate,

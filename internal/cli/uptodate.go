@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	"build.stacker.dev/internal/bom"
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/frontend/stackerfile"
@@ -39,6 +40,11 @@ func (a *app) upToDate(ctx context.Context, o publishOptions, p *stackerfile.Pro
 		}
 		if err != nil {
 			return err
+		}
+		if b := i.stage.Bom; b != nil && b.Generate && !o.force {
+			if data, err := attachedBom(ctx, from, i.desc.Digest, bom.MediaTypeSPDX); data == nil || err != nil {
+				return errors.Join(err, stale(i.stage.Pos, i.stage.Name, "it has no bill of materials: run stacker build"))
+			}
 		}
 	}
 	return nil

@@ -180,7 +180,7 @@ func (e *Exporter) documents(ctx context.Context, p Product, layers []ocispec.De
 	if notes := s.annotations(OnManifestDescriptor, of); len(notes) > 0 {
 		desc.Annotations = notes
 	}
-	return made{image: desc, config: config.Digest}, nil
+	return made{image: desc, config: config.Digest, created: created, annotations: notes}, nil
 }
 
 // index writes the index of several images.

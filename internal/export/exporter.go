@@ -62,8 +62,11 @@ type Files interface {
 
 // made is an image whose documents and layers are in their place.
 type made struct {
-	image  ocispec.Descriptor // with its platform
-	config digest.Digest
+	image       ocispec.Descriptor // with its platform
+	config      digest.Digest
+	created     time.Time         // as in the config
+	annotations map[string]string // of the manifest
+	attached    []ocispec.Descriptor
 }
 
 // event tells that something is being done, and how it ended.

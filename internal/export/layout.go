@@ -48,7 +48,7 @@ func (e *Layout) Image(ctx context.Context, t *graph.Target) error {
 	if err != nil {
 		return err
 	}
-	place := blobPlace{e.Exporter, e.Layout.Blobs(), e.Dir}
+	place := e.blobs()
 	for _, a := range e.archives() {
 		o := e.Layers
 		o.Archive = a
@@ -74,17 +74,20 @@ func (e *Layout) Outcome(t *graph.Target) Outcome {
 	return Outcome{Image: m.image, Config: m.config}
 }
 
-// Tag gives the images of the targets their names, all at once and in order.
+// Tag gives the images of the targets their names, all at once and in order, and
+// puts what was attached to them beside them.
 // Where every tag is right already nothing is written. Build-only targets have
 // no image.
 func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*graph.Target) string) (changed bool, err error) {
 	var entries []layout.Entry
+	var images []made
 	for _, t := range targets {
 		for _, a := range e.archives() {
 			m, ok := e.images[imageKey{t, a}]
 			if !ok {
 				continue
 			}
+			images = append(images, m)
 			d := m.image
 			d.Platform = nil
 			tag := name(t) + Suffix(a)
@@ -93,8 +96,15 @@ func (e *Layout) Tag(ctx context.Context, targets []*graph.Target, name func(*gr
 			changed = changed || err != nil || old.Digest != d.Digest
 		}
 	}
-	if !changed {
+	attached, old, err := e.attachedEntries(ctx, images)
+	if err != nil {
+		return false, err
+	}
+	if !changed && len(attached) == 0 && len(old) == 0 {
 		return false, nil
 	}
-	return true, e.Layout.Tag(ctx, entries...)
+	if err := e.Layout.Tag(ctx, append(entries, attached...)...); err != nil {
+		return true, err
+	}
+	return true, e.Layout.Forget(ctx, old...)
 }

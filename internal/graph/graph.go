@@ -108,6 +108,20 @@ type Config struct {
 	SourceEpoch  *time.Time // SOURCE_DATE_EPOCH
 	CreatedBy    string     // history of the empty last entry
 	LayerHistory string     // history of the layers that the stage's run made
+	Bom          *Bom       // bill of materials to make; nil: none
+}
+
+// Bom asks for a bill of materials of the image.
+type Bom struct {
+	Namespace string // absolute URI that the documents' own begin with; empty: the program's
+	Packages  []BomPackage
+}
+
+// BomPackage says what files of the image belong to: those at or below its paths
+// that nothing else owns.
+type BomPackage struct {
+	Name, Version, License string
+	Paths                  []string // absolute
 }
 
 // Select keeps the targets named and everything that they need, in order.

@@ -8,6 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/rootfs"
 )
 
 // Attributes with a meaning of their own in a tree.
@@ -127,4 +131,18 @@ func decodeNode(b []byte) (node, bool) {
 	count, err := fmt.Sscanf(string(b), "%c %d %d %o", &n.kind, &n.major, &n.minor, &n.mode)
 	ok := err == nil && count == 4 && (n.kind == 'c' || n.kind == 'b') && n.mode <= 0o7777
 	return n, ok
+}
+
+// IsDevice tells whether a regular file of a tree, described by st, stands for a
+// device node.
+func IsDevice(d *rootfs.Dir, name string, st *unix.Stat_t) bool {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+		return false
+	}
+	value, err := d.Lgetxattr(name, xattrNode)
+	if err != nil {
+		return false
+	}
+	_, ok := decodeNode(value)
+	return ok
 }

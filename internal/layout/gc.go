@@ -44,7 +44,7 @@ func (l *Layout) openBlobs() (int, error) {
 }
 
 // GC removes the blobs that no image of index.json needs, and returns how many
-// bytes that were. It returns ErrBusy and removes nothing while the layout is held.
+// bytes that were. What has no tag and is about an image that goes, goes with it. It returns ErrBusy and removes nothing while the layout is held.
 // A manifest that cannot be read is an error, and nothing is removed either.
 func (l *Layout) GC(ctx context.Context) (freed int64, err error) {
 	fd, err := l.openBlobs()
@@ -63,10 +63,12 @@ func (l *Layout) GC(ctx context.Context) (freed int64, err error) {
 		return 0, err
 	}
 	m := marker{layout: l, needed: map[digest.Digest]bool{}, walked: map[digest.Digest]bool{}}
-	for _, d := range idx.Manifests {
-		if err := m.mark(ctx, d); err != nil {
-			return 0, fmt.Errorf("collect garbage in layout %s: %w", l.path, err)
-		}
+	gone, err := m.roots(ctx, idx)
+	if err != nil {
+		return 0, fmt.Errorf("collect garbage in layout %s: %w", l.path, err)
+	}
+	if err := l.Forget(ctx, gone...); err != nil {
+		return 0, err
 	}
 	err = l.blobs.Walk(func(d digest.Digest, size int64) error {
 		if m.needed[d] {
@@ -76,6 +78,46 @@ func (l *Layout) GC(ctx context.Context) (freed int64, err error) {
 		return l.blobs.Remove(d)
 	})
 	return freed, errors.Join(err, l.blobs.RemoveStale())
+}
+
+// roots marks what the entries of an index need, and returns the entries that are
+// to go: those without a tag whose subject is here and is not needed. One whose
+// subject was never here stays.
+func (m *marker) roots(ctx context.Context, idx ocispec.Index) (gone []digest.Digest, err error) {
+	about := map[digest.Digest]ocispec.Descriptor{}
+	for _, d := range idx.Manifests {
+		if d.Annotations[ocispec.AnnotationRefName] == "" {
+			subject, err := m.layout.subject(ctx, d)
+			if err != nil {
+				return nil, err
+			}
+			if subject != nil && m.layout.blobs.Has(*subject) {
+				about[d.Digest] = *subject
+				continue
+			}
+		}
+		if err := m.mark(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	for again := true; again; { // there may be referrers of referrers
+		again = false
+		for _, d := range idx.Manifests {
+			subject, ok := about[d.Digest]
+			if !ok || !m.needed[subject.Digest] {
+				continue
+			}
+			delete(about, d.Digest)
+			again = true
+			if err := m.mark(ctx, d); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for d := range about {
+		gone = append(gone, d)
+	}
+	return gone, nil
 }
 
 // marker collects the blobs that images need.

@@ -25,6 +25,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -178,14 +179,19 @@ func (l *Layout) Index() (ocispec.Index, error) {
 }
 
 // Resolve returns the descriptor that a tag or a digest names. The empty string
-// names the only image of a layout.
+// names the only image of a layout; what is about an image counts as none.
 func (l *Layout) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	idx, err := l.Index()
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if name == "" && len(idx.Manifests) == 1 {
-		return idx.Manifests[0], nil
+	if name == "" {
+		if len(idx.Manifests) == 1 {
+			return idx.Manifests[0], nil
+		}
+		if only := withoutArtifacts(idx.Manifests); len(only) == 1 {
+			return only[0], nil
+		}
 	}
 	if image.ValidDigest(digest.Digest(name)) {
 		return l.resolveDigest(ctx, idx, digest.Digest(name))
@@ -203,6 +209,11 @@ func (l *Layout) Resolve(ctx context.Context, name string) (ocispec.Descriptor, 
 		return ocispec.Descriptor{}, l.unknownTag(name, idx)
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("layout %s: tag %q names %d images: give a digest", l.path, name, len(found))
+}
+
+// withoutArtifacts leaves out the entries that are no images.
+func withoutArtifacts(list []ocispec.Descriptor) []ocispec.Descriptor {
+	return slices.DeleteFunc(slices.Clone(list), func(d ocispec.Descriptor) bool { return d.ArtifactType != "" })
 }
 
 // resolveDigest finds a manifest by its digest, also one that only another index

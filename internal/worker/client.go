@@ -159,6 +159,11 @@ func (c *Client) Stat(ctx context.Context, lower, paths []string) ([]FileKind, e
 	return out.Kinds, err
 }
 
+// Scan writes what a stack of trees holds to out, as the JSON of a bom.Inventory.
+func (c *Client) Scan(ctx context.Context, lower []string, out *os.File) error {
+	return c.call(ctx, request{Scan: &ScanRequest{Lower: lower}}, []*os.File{out}, nil, nil)
+}
+
 // Remove deletes trees.
 func (c *Client) Remove(ctx context.Context, trees []string) error {
 	return c.call(ctx, request{Remove: &RemoveRequest{Trees: trees}}, nil, nil, nil)

@@ -24,6 +24,7 @@ type request struct {
 	Pack    *PackRequest    `json:"pack,omitempty"`
 	ReadTar *ReadTarRequest `json:"readTar,omitempty"`
 	Stat    *StatRequest    `json:"stat,omitempty"`
+	Scan    *ScanRequest    `json:"scan,omitempty"`
 	Remove  *RemoveRequest  `json:"remove,omitempty"`
 	Usage   *UsageRequest   `json:"usage,omitempty"`
 	Probe   *ProbeRequest   `json:"probe,omitempty"`
@@ -167,6 +168,10 @@ type StatRequest struct {
 	Lower []string
 	Paths []string
 }
+
+// ScanRequest finds out what a stack of trees holds, and writes it to file 0: a
+// bom.Inventory in JSON.
+type ScanRequest struct{ Lower []string }
 
 // FileKind is what a path names.
 type FileKind string

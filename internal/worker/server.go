@@ -202,6 +202,8 @@ func (s *server) do(ctx context.Context, c *call, r request) (any, error) {
 		return nil, s.readTar(ctx, c, *r.ReadTar)
 	case r.Stat != nil:
 		return s.stat(*r.Stat)
+	case r.Scan != nil:
+		return nil, s.scan(ctx, c, *r.Scan)
 	case r.Remove != nil:
 		return nil, s.remove(ctx, *r.Remove)
 	case r.Usage != nil:

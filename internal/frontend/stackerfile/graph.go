@@ -69,9 +69,6 @@ type grapher struct {
 func (p Pos) graph() graph.Pos { return graph.Pos{File: p.File, Line: p.Line, Column: p.Column} }
 
 func (g *grapher) stage(s *Stage) (*graph.Target, error) {
-	if err := unsupported(s); err != nil {
-		return nil, err
-	}
 	t := &graph.Target{Name: s.Name, Pos: s.Pos.graph(), BuildOnly: s.BuildOnly, Document: s.File.Raw}
 	v, err := g.from(s, t)
 	if err != nil {
@@ -103,14 +100,6 @@ func (g *grapher) stage(s *Stage) (*graph.Target, error) {
 	}
 	t.Config = g.config(s)
 	return t, nil
-}
-
-// unsupported refuses keys whose work is not done yet, rather than ignoring them.
-func unsupported(s *Stage) error {
-	if s.Bom != nil && s.Bom.Generate {
-		return &Error{Pos: s.Bom.Pos, Msg: "bom is not in this version yet"}
-	}
-	return nil
 }
 
 // from is the vertex that the stage starts with.
@@ -369,6 +358,12 @@ func (g *grapher) config(s *Stage) graph.Config {
 	}
 	if s.FullCommand != nil {
 		c.Entrypoint, c.Cmd = &s.FullCommand.Args, &[]string{}
+	}
+	if s.Bom != nil && s.Bom.Generate && !s.BuildOnly {
+		c.Bom = &graph.Bom{Namespace: s.Bom.Namespace}
+		for _, p := range s.Bom.Packages {
+			c.Bom.Packages = append(c.Bom.Packages, graph.BomPackage{Name: p.Name, Version: p.Version, License: p.License, Paths: p.Paths})
+		}
 	}
 	c.Annotations = append(g.annotations(s), kvs(s.Annotations)...)
 	return c

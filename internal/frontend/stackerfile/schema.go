@@ -18,14 +18,15 @@ var placeholderShape = schema{"type": "string", "pattern": `\$\{\{.*\}\}`}
 // The shapes of values. A scalar is the text that was written, whatever YAML
 // takes it for; nothing is "not set".
 var (
-	nothing    = schema{"type": "null"}
-	text       = schema{"type": []string{"string", "number", "boolean", "null"}}
-	nonEmpty   = schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}
-	truth      = either(schema{"type": []string{"boolean", "null"}}, schema{"type": "string", "pattern": truthPattern}, placeholderShape)
-	mapOfTexts = schema{"type": []string{"object", "null"}, "additionalProperties": text, "propertyNames": schema{"minLength": 1}}
-	command    = either(text, schema{"type": "array", "items": text})
-	line       = schema{"type": []string{"string", "boolean"}}
-	script     = either(line, nothing, schema{"type": "array", "items": line})
+	nothing      = schema{"type": "null"}
+	text         = schema{"type": []string{"string", "number", "boolean", "null"}}
+	nonEmpty     = schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}
+	absolutePath = either(schema{"type": "string", "pattern": "^/"}, placeholderShape)
+	truth        = either(schema{"type": []string{"boolean", "null"}}, schema{"type": "string", "pattern": truthPattern}, placeholderShape)
+	mapOfTexts   = schema{"type": []string{"object", "null"}, "additionalProperties": text, "propertyNames": schema{"minLength": 1}}
+	command      = either(text, schema{"type": "array", "items": text})
+	line         = schema{"type": []string{"string", "boolean"}}
+	script       = either(line, nothing, schema{"type": "array", "items": line})
 )
 
 // truthPattern is what the decoder takes for a truth value, in any letter case.

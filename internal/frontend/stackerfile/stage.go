@@ -4,6 +4,8 @@
 package stackerfile
 
 import (
+	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -161,6 +163,46 @@ func (d *decoder) bom(n *node) *Bom {
 	b := &Bom{Pos: d.src.at(n)}
 	readFields(d, n, bomFields, b, unknownIn("'bom'", bomFields))
 	return b
+}
+
+// namespace is what SPDX takes as the beginning of a document's namespace: an
+// absolute URI without a fragment (SPDX 2.3, clause 6.5).
+func (d *decoder) namespace(n *node) string {
+	text, ok := d.text(n, "namespace")
+	if !ok || text == "" {
+		return ""
+	}
+	if u, err := url.Parse(text); err != nil || !u.IsAbs() || strings.Contains(text, "#") {
+		d.fail(n, "write a URI such as https://example.com/bom", "namespace of bom is no absolute URI: %s", short(text))
+	}
+	return text
+}
+
+// bomPackages is a list of packages, none of them twice.
+func (d *decoder) bomPackages(n *node) []BomPackage {
+	var list []BomPackage
+	seen := map[string]bool{}
+	for _, item := range d.list(n, "packages") {
+		p := d.bomPackage(item)
+		name := p.Name + " " + p.Version
+		if p.Name != "" && seen[name] {
+			d.fail(item, "list all of its paths in one entry", "package %s is there twice", short(name))
+		}
+		seen[name] = true
+		list = append(list, p)
+	}
+	return list
+}
+
+// bomPaths are clean absolute paths.
+func (d *decoder) bomPaths(n *node) []string {
+	var list []string
+	for _, item := range d.list(n, "paths") {
+		if at, ok := d.imagePath(item, "an entry of paths"); ok {
+			list = append(list, path.Clean(at))
+		}
+	}
+	return list
 }
 
 func (d *decoder) bomPackage(n *node) BomPackage {

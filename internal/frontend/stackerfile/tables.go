@@ -131,11 +131,9 @@ var bindFields = []field[Bind]{
 
 var bomFields = []field[Bom]{
 	{"generate", "Make the bill of materials.", truth, func(d *decoder, b *Bom, v *node) { b.Generate = d.truth(v, "generate") }},
-	{"namespace", "URL that identifiers of documents begin with.", text, func(d *decoder, b *Bom, v *node) { b.Namespace, _ = d.text(v, "namespace") }},
+	{"namespace", "URL that identifiers of documents begin with.", text, func(d *decoder, b *Bom, v *node) { b.Namespace = d.namespace(v) }},
 	{"packages", "What files in the image belong to, beside packages of a distribution.", listOf(define("bom_package")), func(d *decoder, b *Bom, v *node) {
-		for _, item := range d.list(v, "packages") {
-			b.Packages = append(b.Packages, d.bomPackage(item))
-		}
+		b.Packages = d.bomPackages(v)
 	}},
 }
 
@@ -143,5 +141,5 @@ var bomPackageFields = []field[BomPackage]{
 	{"name", "Name of the package.", nonEmpty, func(d *decoder, p *BomPackage, v *node) { p.Name, _ = d.text(v, "name") }},
 	{"version", "Version of the package.", text, func(d *decoder, p *BomPackage, v *node) { p.Version, _ = d.text(v, "version") }},
 	{"license", "Its licence, as an SPDX expression.", text, func(d *decoder, p *BomPackage, v *node) { p.License, _ = d.text(v, "license") }},
-	{"paths", "Paths in the image that belong to it.", listOf(text), func(d *decoder, p *BomPackage, v *node) { p.Paths = d.texts(v, "paths") }},
+	{"paths", "Absolute paths in the image that belong to it.", listOf(absolutePath), func(d *decoder, p *BomPackage, v *node) { p.Paths = d.bomPaths(v) }},
 }
