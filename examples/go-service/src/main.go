@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The stacker authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The program service answers lines over TCP: "version" and "health".
+// Command service answers lines over TCP: "version" and "health".
 package main
 
 import (
