@@ -160,7 +160,7 @@ func TestMake(t *testing.T) {
 		}
 		names = append(names, h.Name)
 	}
-	if want := []string{blobName(d.Digest), "oci-layout", "index.json"}; !slices.Equal(names, want) {
+	if want := []string{"blobs/", "blobs/sha256/", blobName(d.Digest), "oci-layout", "index.json"}; !slices.Equal(names, want) {
 		t.Errorf("members are %q, want %q", names, want)
 	}
 }
