@@ -92,6 +92,9 @@ func (w *Writer) Put(ctx context.Context, d ocispec.Descriptor, from transfer.So
 		return err
 	}
 	defer r.Close()
+	if err := w.start(); err != nil {
+		return err
+	}
 	if err := w.begin(blobName(d.Digest), d.Size); err != nil {
 		return err
 	}
@@ -125,6 +128,9 @@ func (w *Writer) Make(_ context.Context, write func(*os.File) (ocispec.Descripto
 	}
 	if w.file == nil {
 		return none, errors.New("make blob: the archive is not a file")
+	}
+	if err := w.start(); err != nil {
+		return none, err
 	}
 	start := w.offset
 	if _, err := w.file.Seek(start+blockSize, io.SeekStart); err != nil {
@@ -160,6 +166,21 @@ func (w *Writer) Make(_ context.Context, write func(*os.File) (ocispec.Descripto
 	return d, w.pad(d.Size)
 }
 
+// start writes the directories before the first member. Who unpacks the archive as an
+// ordinary user needs them: skopeo gives missing ones to root.
+func (w *Writer) start() error {
+	if w.offset > 0 {
+		return nil
+	}
+	for _, name := range []string{"blobs/", blobsDir} {
+		if err := w.header(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755, Format: tar.FormatUSTAR}); err != nil {
+			return err
+		}
+		w.offset += blockSize
+	}
+	return nil
+}
+
 // rewind drops what was written behind start.
 func (w *Writer) rewind(start int64, why error) error {
 	err := w.file.Truncate(start)
@@ -184,12 +205,16 @@ func (w *Writer) begin(name string, size int64) error {
 	if size >= 1<<33 {
 		h.Format = tar.FormatGNU // USTAR has eleven octal digits
 	}
+	return w.header(h)
+}
+
+func (w *Writer) header(h *tar.Header) error {
 	var buf bytes.Buffer
 	if err := tar.NewWriter(&buf).WriteHeader(h); err != nil {
 		return w.torn(fmt.Errorf("write archive: %w", err))
 	}
 	if buf.Len() != blockSize {
-		return w.torn(fmt.Errorf("write archive: the header of %s has %d bytes", name, buf.Len()))
+		return w.torn(fmt.Errorf("write archive: the header of %s has %d bytes", h.Name, buf.Len()))
 	}
 	return w.write(buf.Bytes())
 }
@@ -241,6 +266,9 @@ func (w *Writer) Finish(ctx context.Context) error {
 	}
 	data, err := image.Marshal(idx)
 	if err != nil {
+		return err
+	}
+	if err := w.start(); err != nil {
 		return err
 	}
 	if w.docker {

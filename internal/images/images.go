@@ -120,6 +120,11 @@ func (s *Store) Resolve(_ context.Context, ref reference.Reference) (Image, erro
 	if ref.Digest == "" {
 		return s.Named(ref)
 	}
+	// An index of which only one image was pulled is kept under its digest.
+	ref.Tag = ""
+	if img, err := s.Named(ref); err == nil || !errors.Is(err, ErrNotFound) {
+		return img, err
+	}
 	all, err := s.List()
 	if err != nil {
 		return Image{}, err

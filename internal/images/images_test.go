@@ -73,6 +73,10 @@ func TestFind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	pinned := ref(t, "p@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")
+	if err := s.Set(one, now, pinned); err != nil {
+		t.Fatal(err)
+	}
 	config := s.ConfigOf(t.Context(), Image{Descriptor: one})
 	tests := []struct {
 		what string
@@ -80,7 +84,7 @@ func TestFind(t *testing.T) {
 	}{
 		{"a:1", one}, {"docker.io/library/a:1", one}, {"r.io/a:2", one}, {"b", two}, {"b:latest", two},
 		{"a@" + string(one.Digest), one}, {string(one.Digest), one}, {one.Digest.Encoded()[:12], one},
-		{config.Encoded()[:12], one}, {string(config), one},
+		{"p:1@" + string(pinned.Digest), one}, {pinned.String(), one}, {config.Encoded()[:12], one}, {string(config), one},
 	}
 	for _, tt := range tests {
 		if got, err := s.Find(t.Context(), tt.what); err != nil || got.Descriptor.Digest != tt.want.Digest {
@@ -93,8 +97,8 @@ func TestFind(t *testing.T) {
 		}
 	}
 	all, err := s.List()
-	if err != nil || len(all) != 4 {
-		t.Errorf("List: %d images, %v, want 4", len(all), err)
+	if err != nil || len(all) != 5 {
+		t.Errorf("List: %d images, %v, want 5", len(all), err)
 	}
 }
 
