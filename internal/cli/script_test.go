@@ -201,6 +201,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"attach":    cmdAttach,
 			"config":    cmdConfig,
 			"digest":    cmdDigest,
 			"fault":     cmdFault,
