@@ -59,6 +59,9 @@ func startSecure(t *testing.T, program string) secureServer {
 // distribution3 builds version 3 of the distribution project's registry.
 func distribution3(t *testing.T) string {
 	t.Helper()
+	if os.Getenv("CI") != "true" && os.Getenv("STACKER_TEST_DISTRIBUTION") == "" {
+		t.Skip("downloads and builds a large module: set STACKER_TEST_DISTRIBUTION=1")
+	}
 	program := filepath.Join(t.TempDir(), "distribution")
 	cmd := exec.CommandContext(t.Context(), need(t, "go")[0], "build", "-C", "../../test/distribution", "-o", program, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
