@@ -43,7 +43,7 @@ var imports = map[string]string{
 		" internal/progress" +
 		" internal/reference" +
 		" internal/registry" +
-		" internal/registry/auth" +
+		" internal/registry/auth internal/registry/hosts" +
 		" internal/shell" +
 		" internal/solve" +
 		" internal/source" +
@@ -102,7 +102,8 @@ var imports = map[string]string{
 	"internal/archive":               "internal/blob internal/compress internal/image internal/reference internal/transfer",
 	"internal/transfer":              "internal/image",
 	"internal/reference":             "internal/image",
-	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth",
+	"internal/registry":              "internal/blob internal/image internal/reference internal/registry/auth internal/registry/hosts",
+	"internal/registry/hosts":        "internal/atomicfile internal/reference",
 	"internal/registry/auth":         "internal/atomicfile internal/reference",
 	"internal/registry/registrytest": "internal/image",
 

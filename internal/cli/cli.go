@@ -166,7 +166,7 @@ func (a *app) command() *cobra.Command {
 		a.schemaCommand(),
 		a.internalCommand(),
 		a.loginCommand(),
-		a.logoutCommand(),
+		a.logoutCommand(), a.copyCommand(),
 		a.imagesCommand(),
 		a.pullCommand(),
 		a.pushCommand(),

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -16,6 +17,7 @@ import (
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry"
 	"build.stacker.dev/internal/registry/auth"
+	"build.stacker.dev/internal/registry/hosts"
 )
 
 // registryOptions are those of the user: certificates and credentials where
@@ -27,6 +29,7 @@ func registryOptions(insecure bool) registry.Options {
 		CertDirs:    []string{"/etc/docker/certs.d", "/etc/containers/certs.d"},
 		Proxy:       http.ProxyFromEnvironment,
 		UserAgent:   "stacker/" + Version(),
+		Places:      places(os.Getenv, home),
 	}
 	if home != "" {
 		o.CertDirs = append([]string{filepath.Join(home, ".config", "containers", "certs.d")}, o.CertDirs...)
@@ -35,6 +38,39 @@ func registryOptions(insecure bool) registry.Options {
 		o.Insecure = func(string) bool { return true }
 	}
 	return o
+}
+
+// places reads, at the first need, the files in which podman, docker and containerd
+// have mirrors.
+func places(getenv func(string) string, home string) func(reference.Reference) ([]hosts.Place, error) {
+	load := sync.OnceValues(func() (*hosts.Config, error) {
+		o := hosts.Options{HostDirs: []string{"/etc/docker/certs.d", "/etc/containerd/certs.d"}}
+		system := "/etc/containers/registries.conf"
+		file, dirs := system, []string{system + ".d"}
+		if home != "" {
+			own := filepath.Join(home, ".config", "containers", "registries.conf")
+			if _, err := os.Stat(own); err == nil {
+				file = own // in place of the system's
+			}
+			dirs = append(dirs, own+".d")
+		}
+		if f := getenv("CONTAINERS_REGISTRIES_CONF"); f != "" {
+			file = f
+		}
+		o.Registries = append(o.Registries, file)
+		for _, dir := range dirs {
+			more, _ := filepath.Glob(filepath.Join(dir, "*.conf")) // sorted; the pattern is right
+			o.Registries = append(o.Registries, more...)
+		}
+		return hosts.Load(o)
+	})
+	return func(ref reference.Reference) ([]hosts.Place, error) {
+		c, err := load()
+		if err != nil {
+			return nil, err
+		}
+		return c.Places(ref)
+	}
 }
 
 // keychain reads the files in which docker and podman keep credentials, the most

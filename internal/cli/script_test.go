@@ -206,6 +206,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"attach":    cmdAttach,
 			"config":    cmdConfig,
 			"digest":    cmdDigest,
 			"fault":     cmdFault,

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"build.stacker.dev/internal/image"
@@ -83,6 +85,32 @@ func cmdFault(ts *testscript.TestScript, _ bool, args []string) {
 		Match:  func(r *http.Request) bool { return strings.Contains(r.Method+" "+r.URL.Path, args[0]) },
 		Answer: func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) { rw.WriteHeader(code) },
 	})
+}
+
+// cmdAttach makes a referrer of an image in the registry: attach REPOSITORY:TAG TEXT.
+func cmdAttach(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: attach REPOSITORY:TAG TEXT")
+	}
+	s := worldOf(ts).registry
+	repo, tag, _ := strings.Cut(args[0], ":")
+	data, mediaType, ok := s.Manifest(repo, tag)
+	if !ok {
+		ts.Fatalf("no image %s", args[0])
+	}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "text/plain",
+		Config: s.PutBlob(repo, []byte("{}")), Layers: []ocispec.Descriptor{s.PutBlob(repo, []byte(args[1]))},
+		Subject: &ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}}
+	m.SchemaVersion = 2
+	raw, err := image.Marshal(m)
+	ts.Check(err)
+	d := s.PutManifest(repo, "", m.MediaType, raw)
+	d.ArtifactType = m.ArtifactType
+	idx := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}}
+	idx.SchemaVersion = 2
+	raw, err = image.Marshal(idx)
+	ts.Check(err)
+	s.PutManifest(repo, "sha256-"+m.Subject.Digest.Encoded(), idx.MediaType, raw)
 }
 
 // cmdPush puts a tag of a layout into the registry: push LAYOUT TAG REPOSITORY:TAG.

@@ -40,14 +40,16 @@ func (c *Client) BlobFrom(ctx context.Context, ref reference.Reference, desc oci
 	if err := image.CheckDescriptor(desc); err != nil {
 		return nil, fmt.Errorf("blob of %s: %w", ref, err)
 	}
-	r, err := c.repository(ref)
+	places, err := c.sources(ref.WithDigest(desc.Digest))
 	if err != nil {
 		return nil, err
 	}
-	b := &blobReader{ctx: ctx, repo: r, desc: desc, offset: offset}
+	b := &blobReader{ctx: ctx, repo: places[0], others: places[1:], desc: desc, offset: offset}
 	if offset < desc.Size || desc.Size == 0 {
-		if err := b.connect(); err != nil {
-			return nil, err
+		for err = b.connect(); err != nil; err = b.connect() {
+			if !b.elsewhere(err) {
+				return nil, err
+			}
 		}
 	}
 	return b, nil
@@ -78,6 +80,7 @@ func (s Source) Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadClose
 type blobReader struct {
 	ctx    context.Context //nolint:containedctx // that of the call which opened the reader
 	repo   *repository
+	others []*repository // where else the blob may be
 	desc   ocispec.Descriptor
 	body   io.ReadCloser // nil between two connections
 	offset int64         // of the next byte
@@ -108,6 +111,9 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				return 0, io.EOF
 			}
 			if err := b.connect(); err != nil {
+				if b.elsewhere(err) {
+					continue
+				}
 				return 0, err
 			}
 		}
@@ -127,13 +133,25 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		}
 		_ = b.body.Close()
 		b.body = nil
-		if err := b.again(err); err != nil {
+		if err := b.again(err); err != nil && !b.elsewhere(err) {
 			return n, err
 		}
 		if n > 0 {
 			return n, nil
 		}
 	}
+}
+
+// elsewhere goes on at the next place that may have the blob, if there is one.
+func (b *blobReader) elsewhere(err error) bool {
+	if len(b.others) == 0 || b.ctx.Err() != nil {
+		return false
+	}
+	b.repo.host.noteFailure(err)
+	b.wide.stop()
+	b.repo, b.others = b.others[0], b.others[1:]
+	b.wide, b.failed, b.whole = nil, 0, false
+	return true
 }
 
 // readAhead reads from the piece that was read ahead, if the next byte is in one.
@@ -167,7 +185,7 @@ func (b *blobReader) readBody(p []byte) (int, error) {
 func (b *blobReader) again(err error) error {
 	err = fmt.Errorf("registry %s: read blob %s at %d of %d bytes: %w", b.repo.host.name, b.desc.Digest, b.offset, b.desc.Size, err)
 	b.failed++
-	if b.ctx.Err() != nil || b.failed >= maxAttempts {
+	if b.ctx.Err() != nil || b.failed >= b.repo.attempts {
 		return err
 	}
 	if werr := b.repo.client.opts.Wait(b.ctx, pause(b.failed-1)); werr != nil {

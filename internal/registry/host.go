@@ -5,6 +5,8 @@ package registry
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -14,11 +16,13 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"build.stacker.dev/internal/reference"
+	"build.stacker.dev/internal/registry/hosts"
 )
 
 // host is what the client knows of one registry.
 type host struct {
 	name      string // as in references
+	place     hosts.Place
 	address   string // host[:port] to connect to
 	insecure  bool
 	transport *http.Transport
@@ -28,29 +32,59 @@ type host struct {
 	challenge challenge                // how it wants to be authenticated with; empty until it asked
 	tokens    map[string]token         // by scopes
 	fetching  map[string]chan struct{} // by scopes; full while a token is being got
+	down      bool                     // it did not answer
 }
 
 // hubAddress is where the API of docker.io is.
 const hubAddress = "registry-1.docker.io"
 
-// hostOf returns the record of a registry, made on first use.
+// hostOf returns the record of a registry about which nothing is configured.
 func (c *Client) hostOf(registry string) (*host, error) {
+	return c.hostFor(hosts.Place{Registry: registry})
+}
+
+// hostFor returns the record of a place, made on first use. Two places at one address
+// that are spoken to in other ways have two.
+func (c *Client) hostFor(p hosts.Place) (*host, error) {
+	p.Repository = ""
+	key := fmt.Sprintf("%+v", p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h := c.hosts[registry]; h != nil {
+	if h := c.hosts[key]; h != nil {
 		return h, nil
 	}
-	h := &host{name: registry, address: registry, scheme: "https", tokens: map[string]token{}, fetching: map[string]chan struct{}{}}
-	if registry == reference.DefaultRegistry {
+	h := &host{name: p.Registry, place: p, address: p.Registry, scheme: "https", tokens: map[string]token{}, fetching: map[string]chan struct{}{}}
+	if p.Registry == reference.DefaultRegistry {
 		h.address = hubAddress
 	}
-	h.insecure = c.opts.Insecure != nil && c.opts.Insecure(registry)
+	h.insecure = p.Insecure || c.opts.Insecure != nil && c.opts.Insecure(p.Registry)
+	if p.Plain && h.plainAllowed() {
+		h.scheme = "http"
+	}
 	var err error
-	if h.transport, err = c.transport(h.address, h.insecure); err != nil {
+	if h.transport, err = c.transport(h); err != nil {
 		return nil, err
 	}
-	c.hosts[registry] = h
+	c.hosts[key] = h
 	return h, nil
+}
+
+// noteFailure remembers a host that did not answer at all.
+func (h *host) noteFailure(err error) {
+	var status *Error
+	if errors.As(err, &status) && status.Status < http.StatusInternalServerError {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.down = true
+}
+
+// isDown reports whether the host did not answer before.
+func (h *host) isDown() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
 }
 
 // plainAllowed reports whether the registry may be spoken to over plain HTTP.

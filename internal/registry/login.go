@@ -21,7 +21,7 @@ func (c *Client) Ping(ctx context.Context, registry string) error {
 	if err != nil {
 		return fmt.Errorf("registry %s: %w", registry, err)
 	}
-	r := &repository{client: c, host: h, ref: reference.Reference{Registry: registry}}
+	r := &repository{client: c, host: h, ref: reference.Reference{Registry: registry}, attempts: maxAttempts}
 	resp, err := r.do(ctx, &request{method: http.MethodGet})
 	if err != nil {
 		return err

@@ -30,11 +30,17 @@ func acceptManifests() http.Header {
 // Head returns the descriptor of the manifest that a reference names, without
 // downloading it where the registry can do that. It costs no pull where those are
 // counted.
-func (c *Client) Head(ctx context.Context, ref reference.Reference) (ocispec.Descriptor, error) {
-	r, err := c.repository(ref)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
+func (c *Client) Head(ctx context.Context, ref reference.Reference) (d ocispec.Descriptor, err error) {
+	err = c.fromAny(ctx, ref, func(r *repository) error {
+		d, err = r.head(ctx)
+		return err
+	})
+	return d, err
+}
+
+// head is Head in one place.
+func (r *repository) head(ctx context.Context) (ocispec.Descriptor, error) {
+	ref := r.ref
 	resp, err := r.do(ctx, &request{method: http.MethodHead, path: "manifests/" + ref.Identifier(),
 		header: acceptManifests(), scopes: r.pullScopes()})
 	if err != nil {
@@ -57,19 +63,19 @@ func (c *Client) Head(ctx context.Context, ref reference.Reference) (ocispec.Des
 		discard(resp)
 	}
 	// HEAD is not supported or does not say enough.
-	d, _, err := c.Resolve(ctx, ref)
+	d, _, err := r.manifest(ctx, ref)
 	return d, err
 }
 
 // Resolve returns the manifest or the index that a reference names: its descriptor
 // and its bytes, verified. Where the reference has a digest, that decides, and the
 // tag is not looked at.
-func (c *Client) Resolve(ctx context.Context, ref reference.Reference) (ocispec.Descriptor, []byte, error) {
-	r, err := c.repository(ref)
-	if err != nil {
-		return ocispec.Descriptor{}, nil, err
-	}
-	return r.manifest(ctx, ref)
+func (c *Client) Resolve(ctx context.Context, ref reference.Reference) (d ocispec.Descriptor, data []byte, err error) {
+	err = c.fromAny(ctx, ref, func(r *repository) error {
+		d, data, err = r.manifest(ctx, r.ref)
+		return err
+	})
+	return d, data, err
 }
 
 // Manifest returns the bytes of the manifest or the index that desc names, in the
@@ -78,11 +84,7 @@ func (c *Client) Manifest(ctx context.Context, ref reference.Reference, desc oci
 	if err := image.CheckDescriptor(desc); err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", ref, err)
 	}
-	r, err := c.repository(ref)
-	if err != nil {
-		return nil, err
-	}
-	got, data, err := r.manifest(ctx, ref.WithDigest(desc.Digest))
+	got, data, err := c.Resolve(ctx, ref.WithDigest(desc.Digest))
 	if err != nil {
 		return nil, err
 	}

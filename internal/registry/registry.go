@@ -34,6 +34,7 @@ import (
 
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry/auth"
+	"build.stacker.dev/internal/registry/hosts"
 )
 
 // ErrNotFound is returned for a manifest or a blob that the registry does not have.
@@ -54,6 +55,10 @@ type Options struct {
 	// TokenHosts reports whether the token service on host may be given the
 	// credentials for a registry of another domain.
 	TokenHosts func(registry, host string) bool
+	// Places returns where an image may be fetched from, the last of which is the
+	// registry itself, where it is also pushed to; nil means that only. See package
+	// hosts.
+	Places func(ref reference.Reference) ([]hosts.Place, error)
 	// CertDirs are directories like /etc/docker/certs.d, the most important first.
 	// Below, a directory named HOST:PORT or HOST has *.crt (authorities) and pairs
 	// of *.cert and *.key (client certificates).
@@ -79,11 +84,13 @@ type Options struct {
 
 // Limits of the retries of one request.
 const (
-	maxAttempts   = 6
-	firstPause    = 250 * time.Millisecond
-	maxPause      = 15 * time.Second
-	maxRetryAfter = 2 * time.Minute // a registry that asks for more gets an error
-	stallTimeout  = 30 * time.Second
+	maxAttempts = 6
+	// mirrorAttempts are those at a place when there is another one.
+	mirrorAttempts = 2
+	firstPause     = 250 * time.Millisecond
+	maxPause       = 15 * time.Second
+	maxRetryAfter  = 2 * time.Minute // a registry that asks for more gets an error
+	stallTimeout   = 30 * time.Second
 )
 
 // Client talks to registries.
@@ -93,7 +100,7 @@ type Client struct {
 	spare chan []byte // memory for reading ahead; nil ones are not made yet
 
 	mu     sync.Mutex
-	hosts  map[string]*host // by registry
+	hosts  map[string]*host // by all that is configured of a place
 	shared *http.Transport  // for hosts without settings of their own; made on first use
 }
 
@@ -155,30 +162,95 @@ func pause(attempt int) time.Duration {
 
 // repository is one repository of a registry, with what is known of its host.
 type repository struct {
-	client *Client
-	host   *host
-	ref    reference.Reference
+	client   *Client
+	host     *host
+	ref      reference.Reference
+	attempts int // of one request
 }
 
-// repository checks a reference and returns where it points to.
-func (c *Client) repository(ref reference.Reference) (*repository, error) {
+// places checks a reference and returns the repositories that it may be in. Those
+// before the last one are given up early: there is another one.
+func (c *Client) places(ref reference.Reference) ([]*repository, error) {
 	// References are usually parsed, but the fields are open and end up in URLs.
 	if again, err := reference.Parse(ref.Name()); err != nil || again.Name() != ref.Name() {
 		return nil, fmt.Errorf("reference %q is not valid", ref.Name())
 	}
-	h, err := c.hostOf(ref.Registry)
-	if err != nil {
-		return nil, fmt.Errorf("registry %s: %w", ref.Registry, err)
+	list := []hosts.Place{{Registry: ref.Registry, Repository: ref.Repository}}
+	if c.opts.Places != nil {
+		var err error
+		if list, err = c.opts.Places(ref); err != nil {
+			return nil, err
+		}
 	}
-	return &repository{client: c, host: h, ref: ref}, nil
+	var out []*repository
+	for i, p := range list {
+		h, err := c.hostFor(p)
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", p.Registry, err)
+		}
+		r := &repository{client: c, host: h, ref: ref, attempts: mirrorAttempts}
+		r.ref.Registry, r.ref.Repository = p.Registry, p.Repository
+		if i == len(list)-1 {
+			r.attempts = maxAttempts
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// repository returns where a reference points to itself.
+func (c *Client) repository(ref reference.Reference) (*repository, error) {
+	list, err := c.places(ref)
+	if err != nil {
+		return nil, err
+	}
+	return list[len(list)-1], nil
+}
+
+// sources returns the repositories to fetch from. A host that did not answer is
+// passed over from then on, unless there is no other.
+func (c *Client) sources(ref reference.Reference) ([]*repository, error) {
+	list, err := c.places(ref)
+	if err != nil {
+		return nil, err
+	}
+	var out []*repository
+	for i, r := range list {
+		if i == len(list)-1 || !r.host.place.NoPull && !r.host.isDown() {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// fromAny calls f for one place after the other until one succeeds. The last error
+// is that of the registry itself.
+func (c *Client) fromAny(ctx context.Context, ref reference.Reference, f func(r *repository) error) error {
+	list, err := c.sources(ref)
+	if err != nil {
+		return err
+	}
+	for i, r := range list {
+		if err = f(r); err == nil || ctx.Err() != nil {
+			return err
+		}
+		if i < len(list)-1 {
+			r.host.noteFailure(err)
+		}
+	}
+	return err
 }
 
 // url returns the address of something in the repository, or of the registry where
 // that has no name. The parts are digests, tags and fixed words, which need no
 // escaping.
 func (r *repository) url(scheme, path string) *url.URL {
-	if r.ref.Repository == "" {
-		return &url.URL{Scheme: scheme, Host: r.host.address, Path: "/v2/" + path}
+	base := "/v2/"
+	if r.host.place.Prefix != "" {
+		base = r.host.place.Prefix + "/"
 	}
-	return &url.URL{Scheme: scheme, Host: r.host.address, Path: "/v2/" + r.ref.Repository + "/" + path}
+	if r.ref.Repository != "" {
+		base += r.ref.Repository + "/"
+	}
+	return &url.URL{Scheme: scheme, Host: r.host.address, Path: base + path}
 }

@@ -54,7 +54,7 @@ func (r *repository) do(ctx context.Context, req *request) (*http.Response, erro
 		} else if !retryError(err) {
 			return nil, err
 		}
-		if req.once || attempt+1 >= maxAttempts {
+		if req.once || attempt+1 >= r.attempts {
 			return nil, err
 		}
 		if werr := r.client.opts.Wait(ctx, delay); werr != nil {

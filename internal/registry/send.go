@@ -94,6 +94,9 @@ func (c *Client) sendOnce(ctx context.Context, h *host, req *request, target *ur
 		cancel(nil)
 		return nil, err
 	}
+	for name, values := range h.place.Header {
+		hreq.Header[name] = values // h is the record of target's host, also after a redirect
+	}
 	hreq.Header.Set("User-Agent", c.opts.UserAgent)
 	if authorization != "" {
 		hreq.Header.Set("Authorization", authorization)

@@ -39,8 +39,16 @@ func need(t *testing.T, names ...string) []string {
 	return paths
 }
 
-// startRegistry starts the reference implementation of the distribution project.
+// startRegistry starts the registry of the distribution project, without TLS and
+// passwords.
 func startRegistry(t *testing.T, program string) (address string) {
+	t.Helper()
+	return startServer(t, program, "")
+}
+
+// startServer starts a registry; more is added to the http part and behind it, and %s
+// in it is the directory of the test.
+func startServer(t *testing.T, program, more string) (address string) {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,11 +58,12 @@ func startRegistry(t *testing.T, program string) (address string) {
 	address = l.Addr().String()
 	_ = l.Close()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", filepath.Join(dir, "data"), address)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: info}\nstorage:\n  filesystem: {rootdirectory: %s}\n  delete: {enabled: true}\nhttp:\n  addr: %q\n%s", filepath.Join(dir, "data"), address, more)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "serve", config)
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -66,12 +75,16 @@ func startRegistry(t *testing.T, program string) (address string) {
 	listening := make(chan bool, 1)
 	go func() {
 		defer close(done)
+		said := false
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			if bytes.Contains(lines.Bytes(), []byte("listening on")) {
+			if bytes.Contains(lines.Bytes(), []byte("listening on")) && !said {
+				said = true
 				listening <- true
 			}
 		}
-		listening <- false
+		if !said {
+			listening <- false
+		}
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

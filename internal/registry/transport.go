@@ -26,12 +26,15 @@ const (
 
 // transport returns the transport for a host: the shared one unless the host has
 // certificates or is insecure. The caller holds c.mu.
-func (c *Client) transport(address string, insecure bool) (*http.Transport, error) {
-	config, err := c.hostTLS(address)
+func (c *Client) transport(h *host) (*http.Transport, error) {
+	config, err := c.hostTLS(h.address)
 	if err != nil {
 		return nil, err
 	}
-	if config == nil && !insecure {
+	if config, err = c.placeTLS(config, h); err != nil {
+		return nil, err
+	}
+	if config == nil && !h.insecure {
 		if c.shared == nil {
 			c.shared = c.newTransport(&tls.Config{RootCAs: c.opts.RootCAs})
 		}
@@ -40,8 +43,39 @@ func (c *Client) transport(address string, insecure bool) (*http.Transport, erro
 	if config == nil {
 		config = &tls.Config{RootCAs: c.opts.RootCAs}
 	}
-	config.InsecureSkipVerify = insecure //nolint:gosec // the user called this registry insecure
+	config.InsecureSkipVerify = h.insecure //nolint:gosec // the user called this registry insecure
 	return c.newTransport(config), nil
+}
+
+// placeTLS adds the certificates that a place has.
+func (c *Client) placeTLS(config *tls.Config, h *host) (*tls.Config, error) {
+	if len(h.place.CAs)+len(h.place.Certificates) == 0 {
+		return config, nil
+	}
+	if config == nil {
+		config = &tls.Config{RootCAs: c.opts.RootCAs}
+	}
+	for _, path := range h.place.CAs {
+		if err := addAuthority(config, path); err != nil {
+			return nil, err
+		}
+	}
+	for _, pair := range h.place.Certificates {
+		if err := addCertificate(config, pair[0], pair[1]); err != nil {
+			return nil, err
+		}
+	}
+	return config, nil
+}
+
+// addCertificate adds a certificate of ours.
+func addCertificate(config *tls.Config, path, key string) error {
+	pair, err := tls.LoadX509KeyPair(path, key)
+	if err != nil {
+		return fmt.Errorf("read client certificate %s with %s: %w", path, filepath.Base(key), err)
+	}
+	config.Certificates = append(config.Certificates, pair)
+	return nil
 }
 
 // newTransport returns a transport with our limits.
@@ -99,12 +133,9 @@ func (c *Client) readCerts(dir string, entries []os.DirEntry) (*tls.Config, erro
 			}
 			found = true
 		case ".cert":
-			key := strings.TrimSuffix(path, ".cert") + ".key"
-			pair, err := tls.LoadX509KeyPair(path, key)
-			if err != nil {
-				return nil, fmt.Errorf("read client certificate %s with %s: %w", path, filepath.Base(key), err)
+			if err := addCertificate(config, path, strings.TrimSuffix(path, ".cert")+".key"); err != nil {
+				return nil, err
 			}
-			config.Certificates = append(config.Certificates, pair)
 			found = true
 		}
 	}
