@@ -25,6 +25,7 @@ import (
 
 	"build.stacker.dev/internal/boot/role"
 	"build.stacker.dev/internal/container/initproc"
+	"build.stacker.dev/internal/container/supervisor"
 )
 
 // Kind is what a process of this program is.
@@ -54,7 +55,9 @@ func init() {
 	}
 	switch os.Args[0] {
 	case initproc.Name:
-		initproc.Main()
+		initproc.Main(func(s *initproc.Step, end func(error)) (func(int), error) {
+			return supervisor.Prepare(supervisor.IDs{UID: s.UID, GID: s.GID, Groups: s.Groups, Caps: s.Caps}, end)
+		})
 	case role.WaitName:
 		waitForIDs()
 	case role.WorkerName:

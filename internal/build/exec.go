@@ -64,7 +64,7 @@ const scriptName = ".stacker-run.sh"
 func (b *Builder) execProbe(op graph.Exec, in []cache.Result) solve.Probe {
 	key := cache.Ingredients{{Name: "step", Value: "run"}, {Name: "machine", Value: runtime.GOARCH}, {Name: "tools", Value: toolsVersion}}
 	if b.SingleID != nil && b.SingleID() {
-		key.Add("user ids", "one only")
+		key.Add("user ids", "one, the others played")
 	}
 	key.Add("base", in[0].Chain())
 	if op.Script != "" {

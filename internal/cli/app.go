@@ -72,7 +72,7 @@ func (a *app) openState(ctx context.Context) (*state.State, error) {
 	}
 	s, err := state.Open(ctx, state.Options{
 		Dir:    a.settings.stateDir,
-		Plan:   plan,
+		Plan:   a.plan,
 		OnWait: func() { fmt.Fprintln(a.std.Err, "waiting for stacker prune to end") },
 	})
 	a.state = s
@@ -80,8 +80,10 @@ func (a *app) openState(ctx context.Context) (*state.State, error) {
 }
 
 // plan finds out how steps get their user ids.
-func plan() (userns.Plan, error) {
-	return userns.Detect(userns.Local(os.Getenv("PATH")))
+func (a *app) plan() (userns.Plan, error) {
+	h := userns.Local(os.Getenv("PATH"))
+	h.Want = userns.Level(a.settings.level)
+	return userns.Detect(h)
 }
 
 // close ends what was opened.
@@ -117,7 +119,7 @@ func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx), Offline: a.offline}, Now: a.now,
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
 		SingleID: sync.OnceValue(func() bool {
-			p, err := plan()
+			p, err := a.plan()
 			return err == nil && p.Level == userns.LevelSingle
 		}),
 	})

@@ -35,7 +35,7 @@ func (a *app) check(ctx context.Context) error {
 	fmt.Fprintf(out, "os/kernel: %s %s\n", unix.ByteSliceToString(u.Sysname[:]), unix.ByteSliceToString(u.Release[:]))
 	fmt.Fprintf(out, "state directory: %s (%s)\n", a.settings.stateDir, fileSystem(a.settings.stateDir))
 	fmt.Fprintf(out, "%s %s\n", a.settings.rootsDir, fileSystem(a.settings.rootsDir))
-	p, err := plan()
+	p, err := a.plan()
 	a.printLevels(p, err)
 	if err != nil {
 		return errors.New("steps cannot run here")
@@ -72,7 +72,7 @@ func (a *app) printLevels(p userns.Plan, err error) {
 	names := map[userns.Level]string{
 		userns.LevelRoot:   "root, with a range of user ids that are not its own",
 		userns.LevelSubID:  "ordinary user with subordinate ids",
-		userns.LevelSingle: "ordinary user with one id only: files of other owners cannot be made by steps",
+		userns.LevelSingle: "ordinary user with one id only: a supervisor plays the others to steps",
 	}
 	fmt.Fprintf(out, "level: %s: %s\n", p.Level, names[p.Level])
 	for _, m := range p.UIDs {

@@ -19,23 +19,23 @@ import (
 )
 
 // debianFile installs packages that make system users, set-group-id files and
-// file capabilities.
+// file capabilities, and run programs as these users.
 const debianFile = `
 debian:
   from: {type: tar, url: rootfs.tar}
   run: |
     export DEBIAN_FRONTEND=noninteractive
     apt-get update
-    apt-get install -y --no-install-recommends openssh-client dbus iputils-ping
+    apt-get install -y --no-install-recommends openssh-client dbus iputils-ping man-db postfix
     rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
     mkdir -p /srv/owned && chown 1234:4321 /srv/owned
     echo mine > /srv/mine
   bom: {generate: true}
 `
 
-// TestDebian runs apt-get in a real distribution, as root and as a plain user
-// with subordinate ids: both get the same files with the same owners, modes,
-// links and attributes.
+// TestDebian runs apt-get in a real distribution, as root and as plain users with
+// subordinate ids and with one id: all get the same files with the same owners,
+// modes, links and attributes.
 func TestDebian(t *testing.T) {
 	if os.Geteuid() != 0 {
 		need(t, "only root can become another user")
@@ -59,12 +59,13 @@ func TestDebian(t *testing.T) {
 		t.Fatalf("mmdebstrap: %v\n%s", err, out)
 	}
 	asRoot := debianLayer(t, dir, "root", 0, 0)
-	u := ensureUser(t, plainUser, true)
-	asUser := debianLayer(t, dir, plainUser, u.uid, u.gid)
-	if asRoot != asUser {
-		t.Errorf("root and %s got different layers:\n%s", plainUser, firstDifference(asRoot, asUser))
+	for _, name := range []string{plainUser, singleUser} {
+		u := ensureUser(t, name, name == plainUser)
+		if got := debianLayer(t, dir, name, u.uid, u.gid); got != asRoot {
+			t.Errorf("root and %s got different layers:\n%s", name, firstDifference(asRoot, got))
+		}
 	}
-	for _, want := range []string{"0 2755 0:", " usr/bin/ssh-agent", "srv/owned/", "1234:4321", "security.capability=", " usr/bin/ping "} {
+	for _, want := range []string{"0 2755 0:", " usr/bin/ssh-agent", "srv/owned/", "1234:4321", "security.capability=", " usr/bin/ping ", " 6:12 var/cache/man/"} {
 		if !strings.Contains(asRoot, want) {
 			t.Errorf("the layer has nothing with %q", want)
 		}

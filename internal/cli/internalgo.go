@@ -79,7 +79,7 @@ func (a *app) checkOverlay(ctx context.Context) error {
 
 // stepProblem says why steps cannot run here, or nothing.
 func (a *app) stepProblem(ctx context.Context) (string, error) {
-	if _, err := plan(); err != nil {
+	if _, err := a.plan(); err != nil {
 		return err.Error(), nil
 	}
 	s, err := a.openState(ctx)

@@ -26,7 +26,7 @@ import (
 // The scripts of testdata/script run the real program: as whoever runs the
 // tests, and, where that is root, as a plain user with subordinate ids and as
 // one without, too. "root-" and "user-" begin the names of scripts for only one
-// of them, "ids-" of those that need more than one user id.
+// of them.
 const (
 	homeVariable  = "STACKER_TEST_HOME"  // directory with the program, the scripts and the bases
 	levelVariable = "STACKER_TEST_LEVEL" // root, subid, single
@@ -183,8 +183,7 @@ func TestScripts(t *testing.T) {
 	var mine []string
 	for _, f := range files {
 		name := filepath.Base(f)
-		other := strings.HasPrefix(name, "root-") && level() != "root" || strings.HasPrefix(name, "user-") && level() == "root" ||
-			strings.HasPrefix(name, "ids-") && level() == "single"
+		other := strings.HasPrefix(name, "root-") && level() != "root" || strings.HasPrefix(name, "user-") && level() == "root"
 		if !other {
 			mine = append(mine, f)
 		}

@@ -25,6 +25,7 @@ var progressModes = []string{"auto", "tty", "plain", "rawjson", "quiet", "none"}
 type settings struct {
 	workDir, stackerDir, ociDir, rootsDir string
 	stateDir, config                      string
+	level                                 string
 	debug, quiet                          bool
 	logFile                               string
 	logTimestamp                          bool
@@ -49,6 +50,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.logFile, "log-file", "", "write messages to this file instead of stderr")
 	f.BoolVar(&s.logTimestamp, "log-timestamp", false, "begin messages with the time")
 	f.StringVar(&s.storageType, "storage-type", "overlay", "snapshot driver: overlay")
+	f.StringVar(&s.level, "level", "", "how steps get their user ids: root, subid or single (default the best that there is)")
 	f.StringVar(&s.progress, "progress", "auto", "how progress is shown: "+strings.Join(progressModes, ", "))
 	f.Lookup("progress").NoOptDefVal = "auto"
 	f.BoolVar(&s.noProgress, "no-progress", false, "show progress as plain lines")

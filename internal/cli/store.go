@@ -261,7 +261,7 @@ func parseBytes(s string) (int64, error) {
 }
 
 func (a *app) prune(ctx context.Context, o state.PruneOptions) error {
-	o.Dir, o.Plan = a.settings.stateDir, plan
+	o.Dir, o.Plan = a.settings.stateDir, a.plan
 	o.OnWait = func() { fmt.Fprintln(a.std.Err, "waiting for running builds to end") }
 	removed, err := state.Prune(ctx, o)
 	if len(removed.Entries) > 0 {

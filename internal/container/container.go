@@ -48,10 +48,14 @@ const keepCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWN
 	1<<unix.CAP_SETPCAP | 1<<unix.CAP_SETUID | 1<<unix.CAP_SYS_CHROOT
 
 // filter memoizes the system call filters, which depend on nothing but this.
-var filter = sync.OnceValues(func() ([2][]byte, error) {
-	var out [2][]byte
-	for i, caps := range [2]uint64{keepCaps, keepCaps | 1<<unix.CAP_NET_RAW} {
-		p, err := seccomp.Program(seccomp.Options{Caps: caps})
+var filter = sync.OnceValues(func() ([4][]byte, error) {
+	var out [4][]byte
+	for i := range out {
+		o := seccomp.Options{Caps: keepCaps, Supervise: i&withSupervisor != 0}
+		if i&withNetRaw != 0 {
+			o.Caps |= 1 << unix.CAP_NET_RAW
+		}
+		p, err := seccomp.Program(o)
 		if err != nil {
 			return out, err
 		}
@@ -59,6 +63,12 @@ var filter = sync.OnceValues(func() ([2][]byte, error) {
 	}
 	return out, nil
 })
+
+// Which of the filters.
+const (
+	withNetRaw = 1 << iota
+	withSupervisor
+)
 
 // Run runs the step s and waits for its end. The error says what kept the command
 // from starting, and wraps the errno; how the command itself ended is in Exit.
@@ -165,7 +175,7 @@ func check(s *Spec) error {
 		return fmt.Errorf("network %q is not known: use %q or %q", string(s.Network), NetworkHost, NetworkNone)
 	case s.Terminal && s.OnConsole == nil:
 		return errors.New("a terminal needs somebody to take its other end")
-	case s.SingleID && (s.UID != 0 || s.GID != 0):
+	case s.SingleID && !s.supervised() && (s.UID != 0 || s.GID != 0):
 		return fmt.Errorf("user %d:%d cannot be used: only one id is available here; give this user subordinate ids (/etc/subuid)", s.UID, s.GID)
 	}
 	return nil
@@ -264,7 +274,7 @@ func (r *run) describe(targets []target) error {
 		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Hostname: s.Hostname,
 		UID: s.UID, GID: s.GID, Groups: s.Groups, SingleID: s.SingleID,
 		Privileged: s.Privileged, NoNewPrivs: s.NoNewPrivs, Terminal: s.Terminal,
-		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: defaultShm,
+		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: defaultShm, Supervised: s.supervised(),
 	}
 	if s.Hostname == "" {
 		r.step.Hostname = "stacker"
@@ -289,10 +299,14 @@ func (r *run) describe(targets []target) error {
 	if err != nil {
 		return err
 	}
-	r.step.Seccomp = programs[0]
+	n := 0
 	if r.step.OwnNetwork {
-		r.step.Seccomp = programs[1]
+		n |= withNetRaw
 	}
+	if r.step.Supervised {
+		n |= withSupervisor
+	}
+	r.step.Seccomp = programs[n]
 	return nil
 }
 

@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"build.stacker.dev/internal/boot"
 )
 
 // newStep gives a step on the busybox layer with fresh directories.
@@ -30,7 +28,7 @@ func newStep(t testing.TB, args ...string) Spec {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := Spec{
 		Lowers: []string{"base"}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Scratch: filepath.Join(dir, "scratch"),
-		Args: args, Env: []string{"PATH=/bin"}, SingleID: boot.Role().SingleID, NoNewPrivs: boot.Role().SingleID,
+		Args: args, Env: []string{"PATH=/bin"}, SingleID: single, NoNewPrivs: single,
 	}
 	for _, d := range []string{s.Upper, s.Work, s.Scratch} {
 		if err := os.Mkdir(d, 0o755); err != nil {

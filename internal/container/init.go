@@ -66,9 +66,10 @@ func spawnInit(n Network, files []*os.File) (*os.Process, error) {
 		flags |= unix.CLONE_NEWNET
 	}
 	proc, err := os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
-		// The process lives for one command: collecting garbage would not pay, nor
-		// would reading how many processors its cgroup allows.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		// The process lives for one command: collecting garbage would not pay, unless
+		// much is asked of a supervisor in it, nor would reading how many processors its
+		// cgroup allows.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=64MiB", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
 	})

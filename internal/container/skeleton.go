@@ -200,6 +200,11 @@ func fill(view *rootfs.Root, s *Spec, all []target) error {
 		}
 		return err
 	}
+	defer func() {
+		if sk != nil && sk.dir != nil {
+			_ = sk.dir.Close() // once: its number may be another file's afterwards
+		}
+	}()
 	for _, t := range all {
 		if t.nested || t.found == strings.Count(t.path, "/")+1 {
 			continue
@@ -207,7 +212,6 @@ func fill(view *rootfs.Root, s *Spec, all []target) error {
 		if err := open(); err != nil {
 			return err
 		}
-		defer sk.dir.Close()
 		if err := sk.add(t); err != nil {
 			return err
 		}
@@ -217,7 +221,6 @@ func fill(view *rootfs.Root, s *Spec, all []target) error {
 		if err := open(); err != nil {
 			return err
 		}
-		defer sk.dir.Close()
 	}
 	if sk == nil {
 		return nil

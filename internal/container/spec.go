@@ -32,7 +32,7 @@ type Spec struct {
 
 	UID, GID uint32
 	Groups   []uint32
-	SingleID bool // only id 0 is mapped
+	SingleID bool // only id 0 is mapped: others are played by a supervisor, unless Privileged or SeccompOff
 
 	// Links are made where the step's root has nothing of that name. As long as the
 	// step leaves them alone they are not seen in Upper.
@@ -58,6 +58,9 @@ type Spec struct {
 	ShmSize int64 // bytes of /dev/shm; 0: 64 MiB
 	Limits  []Limit
 }
+
+// supervised tells whether the step's ids are played.
+func (s *Spec) supervised() bool { return s.SingleID && !s.Privileged && !s.SeccompOff }
 
 // Mount shows something of the outside, or a tmpfs, in the step.
 type Mount struct {

@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strings"
 
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -21,8 +22,7 @@ import (
 // layer where all ids can be set.
 type ApplyOptions struct {
 	// SingleID says that files can have no owner but the caller: other owners
-	// are recorded in an attribute, for files, directories and devices; links
-	// and FIFOs lose theirs.
+	// are noted in an attribute (package record).
 	SingleID bool
 
 	// Lower gives the trees of the layers below, bottom first; nil: there are
@@ -185,7 +185,7 @@ func checkHeader(hdr *tar.Header) error {
 		return fmt.Errorf("negative size %d", hdr.Size)
 	}
 	// The largest id is not an id: chown(2) takes it for "leave as it is".
-	if hdr.Uid < 0 || hdr.Gid < 0 || int64(hdr.Uid) >= unmappedID || int64(hdr.Gid) >= unmappedID {
+	if hdr.Uid < 0 || hdr.Gid < 0 || int64(hdr.Uid) >= record.NoID || int64(hdr.Gid) >= record.NoID {
 		return fmt.Errorf("owner %d:%d is not valid", hdr.Uid, hdr.Gid)
 	}
 	return nil

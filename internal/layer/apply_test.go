@@ -17,6 +17,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"build.stacker.dev/internal/layer/record"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -261,7 +262,7 @@ func TestApplySingleID(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, w := range map[string]string{"d": "\x10\x2a", "f": "\x08\xe8\x07\x10\xac\x02", "n": "\x10\x05"} {
-		if got := xattrs(t, filepath.Join(trees[0], name))[xattrOwner]; got != w {
+		if got := xattrs(t, filepath.Join(trees[0], name))[record.Owner]; got != w {
 			t.Errorf("%s: owner attribute = %q, want %q", name, got, w)
 		}
 		if st := stat(t, trees[0], name); int(st.Uid) != os.Getuid() {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,10 @@ func (t *tree) copyDirMeta(f Found, place string) error {
 // copiedXattr tells whether an attribute belongs to the file itself, in whatever
 // form it is kept in a tree, rather than to its place in a layer.
 func copiedXattr(disk string) bool {
-	if disk == xattrOwner || disk == xattrNode {
+	if disk == record.Owner || disk == xattrNode {
+		return true
+	}
+	if _, noted := record.NotedACL(disk); noted {
 		return true
 	}
 	_, ok := archiveXattr(disk)
@@ -92,7 +96,8 @@ func (a *applier) copyUp(f Found, at spot) error {
 	default:
 		return fmt.Errorf("hard link to a directory or device")
 	}
-	if err := a.lchown(d, at.leaf, f.Stat.Uid, f.Stat.Gid); err != nil {
+	uid, gid := specialOwner(from, name, &f.Stat)
+	if err := a.lchown(d, at.leaf, uid, gid); err != nil {
 		return err
 	}
 	return d.Chtimes(at.leaf, f.Stat.Atim, f.Stat.Mtim)

@@ -94,6 +94,30 @@ type RootMeta struct {
 	UID, GID int
 }
 
+// RootOf is the root directory of the tree at dir, a path that the program itself
+// chose.
+func RootOf(dir string) (RootMeta, error) {
+	root, err := rootfs.Open(dir)
+	if err != nil {
+		return RootMeta{}, err
+	}
+	defer root.Close()
+	top, err := root.Dir()
+	if err != nil {
+		return RootMeta{}, err
+	}
+	defer top.Close()
+	st, err := top.Stat()
+	if err != nil {
+		return RootMeta{}, err
+	}
+	hdr, _, err := new(differ).describe(top.Fd(), &st)
+	if err != nil {
+		return RootMeta{}, err
+	}
+	return RootMeta{Mode: uint32(hdr.Mode), UID: hdr.Uid, GID: hdr.Gid}, nil
+}
+
 // A DiffResult describes an archive that was written.
 type DiffResult struct {
 	DiffID  digest.Digest
@@ -294,6 +318,8 @@ func (d *differ) special(dir *rootfs.Dir, leaf, name string, st *unix.Stat_t) er
 	}
 	hdr := d.basics(st)
 	hdr.Name = name
+	uid, gid := specialOwner(dir, leaf, st)
+	hdr.Uid, hdr.Gid = int(uid), int(gid)
 	if d.linked(hdr, st) {
 		return d.header(hdr)
 	}

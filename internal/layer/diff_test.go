@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 	"golang.org/x/sys/unix"
 )
@@ -313,7 +314,7 @@ func TestDecodeOwner(t *testing.T) {
 		{"\x1a\x00", 0, 0, false},
 	}
 	for _, tc := range cases {
-		uid, gid, err := decodeOwner([]byte(tc.value), 77, 0)
+		uid, gid, err := record.DecodeOwner([]byte(tc.value), 77, 0)
 		if tc.ok != (err == nil) || (tc.ok && (uid != tc.uid || gid != tc.gid)) {
 			t.Errorf("decodeOwner(%q) = %d, %d, %v, want %d, %d, %v", tc.value, uid, gid, err, tc.uid, tc.gid, tc.ok)
 		}

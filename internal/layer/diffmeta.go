@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 	"golang.org/x/sys/unix"
 )
@@ -74,17 +75,25 @@ func (d *differ) describe(fd int, st *unix.Stat_t) (hdr *tar.Header, isOpaque bo
 // ownXattr tells whether an attribute changes what is written.
 func ownXattr(disk string) bool {
 	switch disk {
-	case xattrOpaque, xattrOwner, xattrNode, overlayPrefix + "redirect", overlayPrefix + "metacopy":
+	case xattrOpaque, record.Owner, xattrNode, overlayPrefix + "redirect", overlayPrefix + "metacopy":
 		return true
 	}
-	return false
+	_, noted := record.NotedACL(disk)
+	return noted
 }
 
 // ownMeaning applies an attribute that only trees have.
 func ownMeaning(hdr *tar.Header, st *unix.Stat_t, disk string, value []byte) error {
+	if name, ok := record.NotedACL(disk); ok {
+		if hdr.PAXRecords == nil {
+			hdr.PAXRecords = map[string]string{}
+		}
+		hdr.PAXRecords[paxXattr+name] = string(value)
+		return nil
+	}
 	switch disk {
-	case xattrOwner:
-		uid, gid, err := decodeOwner(value, st.Uid, st.Gid)
+	case record.Owner:
+		uid, gid, err := record.DecodeOwner(value, st.Uid, st.Gid)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/layer/record"
 )
 
 // An Entry is one file of a layer as a file system image holds it: removals are in
@@ -142,7 +144,7 @@ func checkEntry(e *Entry) error {
 		return fmt.Errorf("name is not clean: want %q", name)
 	case e.Size < 0:
 		return fmt.Errorf("negative size %d", e.Size)
-	case e.UID == unmappedID || e.GID == unmappedID:
+	case e.UID == record.NoID || e.GID == record.NoID:
 		return fmt.Errorf("owner %d:%d is not valid", e.UID, e.GID)
 	}
 	for i, x := range e.Xattrs {

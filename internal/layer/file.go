@@ -12,6 +12,7 @@ import (
 	"io"
 	"strings"
 
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 	"golang.org/x/sys/unix"
 )
@@ -201,7 +202,11 @@ func (a *applier) xattrError(name string, err error) error {
 }
 
 func (a *applier) setXattr(fd int, name, value string) error {
-	return a.xattrError(name, unix.Fsetxattr(fd, name, []byte(value), 0))
+	err := unix.Fsetxattr(fd, name, []byte(value), 0)
+	if note, ok := record.ACL(name); ok && err == unix.EINVAL && a.opt.SingleID {
+		err = unix.Fsetxattr(fd, note, []byte(value), 0) // it names ids that do not exist here
+	}
+	return a.xattrError(name, err)
 }
 
 // regular writes a regular file.

@@ -4,22 +4,18 @@
 package layer
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 )
 
 // Attributes with a meaning of their own in a tree.
 const (
 	xattrOpaque = "user.overlay.opaque"
-	// xattrOwner holds the owner of a file where ids cannot be set: the message
-	// of rootlesscontaine.rs, uid in field 1 and gid in field 2, zeros left out.
-	xattrOwner = "user.rootlesscontainers"
 	// xattrNode is on the empty file that stands for a device node:
 	// "c MAJOR MINOR MODE" or "b …", the mode in octal.
 	xattrNode = "user.stacker.node"
@@ -41,7 +37,7 @@ const (
 // privileged overlay left behind.
 func diskXattr(name string) (disk string, ok bool) {
 	switch {
-	case name == xattrOwner, strings.HasPrefix(name, stackerPrefix):
+	case name == record.Owner, strings.HasPrefix(name, stackerPrefix):
 		return "", false
 	case strings.HasPrefix(name, overlayPrefix):
 		return escapedPrefix + name[len(overlayPrefix):], true
@@ -54,7 +50,7 @@ func diskXattr(name string) (disk string, ok bool) {
 // archiveXattr is the inverse of diskXattr.
 func archiveXattr(disk string) (name string, ok bool) {
 	switch {
-	case disk == xattrOwner, strings.HasPrefix(disk, stackerPrefix):
+	case disk == record.Owner, strings.HasPrefix(disk, stackerPrefix):
 		return "", false
 	case strings.HasPrefix(disk, escapedPrefix):
 		return overlayPrefix + disk[len(escapedPrefix):], true
@@ -64,54 +60,6 @@ func archiveXattr(disk string) (name string, ok bool) {
 		return disk, true
 	}
 	return "", false
-}
-
-// encodeOwner gives the value of xattrOwner.
-func encodeOwner(uid, gid uint32) []byte {
-	var b []byte
-	if uid != 0 {
-		b = binary.AppendUvarint(append(b, 1<<3), uint64(uid))
-	}
-	if gid != 0 {
-		b = binary.AppendUvarint(append(b, 2<<3), uint64(gid))
-	}
-	return b
-}
-
-var errOwnerValue = errors.New("the attribute " + xattrOwner + " is not valid")
-
-// decodeOwner reads the value of xattrOwner. The id 4294967295 means "as it is on
-// disk", which is given as the two defaults.
-func decodeOwner(b []byte, uid, gid uint32) (uint32, uint32, error) {
-	ids := [3]uint64{}
-	for len(b) > 0 {
-		field, value, rest, err := decodeVarint(b)
-		if err != nil {
-			return 0, 0, err
-		}
-		ids[field] = value
-		b = rest
-	}
-	if ids[1] != unmappedID {
-		uid = uint32(ids[1])
-	}
-	if ids[2] != unmappedID {
-		gid = uint32(ids[2])
-	}
-	return uid, gid, nil
-}
-
-const unmappedID = 1<<32 - 1
-
-func decodeVarint(b []byte) (field int, value uint64, rest []byte, err error) {
-	if b[0] != 1<<3 && b[0] != 2<<3 {
-		return 0, 0, nil, errOwnerValue
-	}
-	value, n := binary.Uvarint(b[1:])
-	if n <= 0 || value > unmappedID {
-		return 0, 0, nil, errOwnerValue
-	}
-	return int(b[0] >> 3), value, b[1+n:], nil
 }
 
 // node is a device that a tree holds only as a note.

@@ -13,7 +13,7 @@
 //	.wh..wh..opq        the directory's attribute user.overlay.opaque = "y"
 //	user.overlay.X      the attribute user.overlay.overlay.X, as the kernel's own escape
 //	device node         an empty file of mode 0 with the attribute user.stacker.node
-//	foreign owner       where ids cannot be set, the attribute user.rootlesscontainers
+//	foreign owner       where ids cannot be set, a note (package record)
 //
 // Apply unpacks, Diff packs, and Diff after Apply gives the same bytes for an
 // archive that is already in Diff's form. Stack shows several trees as the mounted

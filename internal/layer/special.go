@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 	"golang.org/x/sys/unix"
 )
@@ -32,22 +33,43 @@ func (a *applier) chown(fd int, uid, gid uint32) error {
 		}
 		// An id that this user namespace does not have.
 	}
-	if err := unix.Fsetxattr(fd, xattrOwner, encodeOwner(uid, gid), 0); err != nil {
+	if err := unix.Fsetxattr(fd, record.Owner, record.EncodeOwner(uid, gid), 0); err != nil {
 		return fmt.Errorf("note owner %d:%d: %w", uid, gid, err)
 	}
 	return nil
 }
 
-// lchown gives leaf, which can have no attributes, to its owner if possible.
+// lchown gives leaf, a link or a FIFO, to uid and gid, as chown does.
 func (a *applier) lchown(d *rootfs.Dir, leaf string, uid, gid uint32) error {
-	if a.opt.SingleID || (uid == a.uid && gid == a.gid) {
+	if uid == a.uid && gid == a.gid {
 		return nil
 	}
-	err := d.Lchown(leaf, int(uid), int(gid))
-	if errors.Is(err, unix.EINVAL) {
-		return nil // as in chown, but there is no place for a note
+	if !a.opt.SingleID {
+		err := d.Lchown(leaf, int(uid), int(gid))
+		if !errors.Is(err, unix.EINVAL) {
+			return ownerError(uid, gid, err)
+		}
 	}
-	return ownerError(uid, gid, err)
+	err := d.SetSpecialAttr(leaf, record.Special, record.EncodeSpecial(uid, gid))
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
+		a.droppedAttr++ // a file system without such attributes on links
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("note owner %d:%d: %w", uid, gid, err)
+	}
+	return nil
+}
+
+// specialOwner is the owner of leaf, a link or a FIFO whose state is st.
+func specialOwner(d *rootfs.Dir, leaf string, st *unix.Stat_t) (uid, gid uint32) {
+	value, err := d.SpecialAttr(leaf, record.Special)
+	if err == nil {
+		if u, g, ok := record.DecodeSpecial(value); ok {
+			return u, g
+		}
+	}
+	return st.Uid, st.Gid
 }
 
 func ownerError(uid, gid uint32, err error) error {

@@ -4,6 +4,7 @@
 package rootfs
 
 import (
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,9 +42,48 @@ func (d *Dir) Chtimes(name string, atime, mtime unix.Timespec) error {
 	return pathError("chtimes", name, unix.UtimesNanoAt(d.fd, name, ts, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// Lsetxattr sets the extended attribute attr of name. Only regular files,
-// directories and FIFOs have attributes here: the kernel keeps none on links that
-// an unprivileged user could set.
+// SetSpecialAttr sets the extended attribute attr of name, which may be of any
+// type: a link too.
+func (d *Dir) SetSpecialAttr(name, attr string, value []byte) error {
+	if err := checkName("setxattr", name); err != nil {
+		return err
+	}
+	err := d.withPath(name, func(path string) error { return unix.Setxattr(path, attr, value, 0) })
+	return pathError("setxattr "+attr, name, err)
+}
+
+// SpecialAttr returns the extended attribute attr, of at most 256 bytes, of name,
+// which may be of any type: a link too. It is an error (ENODATA) when there is
+// none.
+func (d *Dir) SpecialAttr(name, attr string) ([]byte, error) {
+	if err := checkName("getxattr", name); err != nil {
+		return nil, err
+	}
+	var buf [256]byte
+	n := 0
+	err := d.withPath(name, func(path string) (err error) {
+		n, err = unix.Getxattr(path, attr, buf[:])
+		return err
+	})
+	if err != nil {
+		return nil, pathError("getxattr "+attr, name, err)
+	}
+	return buf[:n], nil
+}
+
+// withPath hands f a path that leads to name and no further, also where name is a
+// link: a descriptor that only names a file takes no attributes itself.
+func (d *Dir) withPath(name string, f func(path string) error) error {
+	fd, err := openat(d.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer closeFd(fd)
+	return f("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+// Lsetxattr sets the extended attribute attr of name: a regular file, a directory
+// or a FIFO.
 func (d *Dir) Lsetxattr(name, attr string, value []byte) error {
 	if err := checkName("setxattr", name); err != nil {
 		return err

@@ -14,6 +14,19 @@ const (
 	tioclinux = 0x541c
 )
 
+// Options of prctl(2) that change what becomes of capabilities with another id.
+const (
+	prSetKeepCaps   = 8
+	prSetSecureBits = 28
+)
+
+// rlimitLocks is RLIMIT_LOCKS, where the supervisor keeps which ids a process has.
+const rlimitLocks = 10
+
+// creates are the flags of open(2) by which it makes a file: O_CREAT and __O_TMPFILE,
+// which are the same on all our architectures.
+const creates = 0x40 | 0x400000
+
 // Address families of socket(2).
 const (
 	afUnix    = 1
@@ -45,6 +58,23 @@ func argumentCheck(v verdict, o Options) []insn {
 	case checkPersonality:
 		// PER_LINUX, PER_LINUX32, each also with UNAME26, and the question for the current one.
 		return oneOf(arg(0), []uint32{0, 8, 0x20000, 0x20008, 0xffffffff}, retAllow, retEPERM)
+	case notifyOpen, notifyOpenat:
+		flags := uint32(1)
+		if v == notifyOpenat {
+			flags = 2
+		}
+		return []insn{
+			arg(flags),
+			{code: jset, k: creates, jf: 1},
+			{code: ret, k: retNotify},
+			{code: ret, k: retAllow},
+		}
+	case notifyLimit:
+		return oneOf(arg(0), []uint32{rlimitLocks}, retNotify, retAllow)
+	case notifyPrlimit:
+		return oneOf(arg(1), []uint32{rlimitLocks}, retNotify, retAllow)
+	case notifyPrctl:
+		return oneOf(arg(0), []uint32{prSetKeepCaps, prSetSecureBits}, retNotify, retAllow)
 	case checkIoctl:
 		return oneOf(arg(1), []uint32{tiocsti, tioclinux}, retEPERM, retAllow)
 	default:

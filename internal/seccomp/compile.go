@@ -39,6 +39,7 @@ const (
 const (
 	retKill   = 0x80000000
 	retErrno  = 0x00050000
+	retNotify = 0x7fc00000
 	retAllow  = 0x7fff0000
 	retEPERM  = retErrno | 1
 	retENOSYS = retErrno | 38
@@ -92,6 +93,9 @@ func spansOf(rows []row, a arch, o Options) ([]span, error) {
 		}
 		if r.nr[a] < 0 {
 			continue
+		}
+		if o.Supervise && (a == x8664 || a == aarch64) {
+			v = supervised(r.name, v)
 		}
 		nr := uint32(r.nr[a])
 		if _, twice := verdicts[nr]; twice {
@@ -170,6 +174,8 @@ func ends(spans []span, o Options) (code []insn, at [verdictCount]int) {
 			code = append(code, insn{code: ret, k: retEPERM})
 		case enosys:
 			code = append(code, insn{code: ret, k: retENOSYS})
+		case notify:
+			code = append(code, insn{code: ret, k: retNotify})
 		default:
 			jumps = append(jumps, v)
 			code = append(code, insn{code: ja})

@@ -87,6 +87,12 @@ const (
 	checkSocket
 	checkPersonality
 	checkIoctl
+	notify
+	notifyOpen
+	notifyOpenat
+	notifyPrctl
+	notifyLimit
+	notifyPrlimit
 	verdictCount
 )
 

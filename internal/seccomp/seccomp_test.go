@@ -316,3 +316,44 @@ func BenchmarkProgram(b *testing.B) {
 		}
 	}
 }
+
+// TestSupervise looks at what is handed over, and when.
+func TestSupervise(t *testing.T) {
+	const amd64, arm64 = 0xc000003e, 0xc00000b7
+	numbers := map[string][2]uint32{ // amd64, arm64
+		"stat": {4, 1 << 20}, "newfstatat": {262, 79}, "chroot": {161, 51}, "execve": {59, 221},
+		"openat": {257, 56}, "prctl": {157, 167}, "prlimit64": {302, 261}, "setrlimit": {160, 164}, "read": {0, 63}, "lgetxattr": {192, 9},
+	}
+	for _, tc := range []struct {
+		name string
+		args []uint64
+		want uint32
+	}{
+		{"stat", nil, retNotify}, {"newfstatat", nil, retNotify}, {"chroot", nil, retNotify}, {"execve", nil, retNotify}, {"lgetxattr", nil, retNotify},
+		{"openat", []uint64{0, 0, 0x2}, retAllow}, {"openat", []uint64{0, 0, 0x41}, retNotify}, {"openat", []uint64{0, 0, 0x410000}, retNotify},
+		{"openat", []uint64{0, 0, 0x10000}, retAllow},
+		{"prctl", []uint64{8, 1}, retNotify}, {"prctl", []uint64{28}, retNotify}, {"prctl", []uint64{15}, retAllow},
+		{"prlimit64", []uint64{0, 10}, retNotify}, {"prlimit64", []uint64{10, 7}, retAllow}, {"setrlimit", []uint64{10}, retNotify}, {"setrlimit", []uint64{7}, retAllow},
+		{"read", nil, retAllow},
+	} {
+		for i, goarch := range []string{"amd64", "arm64"} {
+			nr := numbers[tc.name][i]
+			if nr == 1<<20 {
+				continue // no such call there
+			}
+			m := newMachine(t, goarch, Options{Caps: defaultCaps, Supervise: true})
+			if got := m.run(t, [...]uint32{amd64, arm64}[i], nr, tc.args...); got != tc.want {
+				t.Errorf("%s: %s%v = %#x, want %#x", goarch, tc.name, tc.args, got, tc.want)
+			}
+			plain := newMachine(t, goarch, Options{Caps: defaultCaps})
+			if got := plain.run(t, [...]uint32{amd64, arm64}[i], nr, tc.args...); got != retAllow {
+				t.Errorf("%s, not supervised: %s = %#x, want %#x", goarch, tc.name, got, uint32(retAllow))
+			}
+		}
+	}
+	// The other architecture that the machine runs, chown.
+	m := newMachine(t, "amd64", Options{Caps: defaultCaps, Supervise: true})
+	if got := m.run(t, 0x40000003, 182); got != retAllow {
+		t.Errorf("i386: chown = %#x, want %#x", got, uint32(retAllow))
+	}
+}

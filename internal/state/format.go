@@ -24,6 +24,7 @@ import (
 //	blobs/     package blob
 //	cache/     package cache
 //	trees/     package snapshot; belongs to root of the worker's user namespace
+//	level      the level (package userns) whose worker made the trees
 //	index/     package source/localtree: the stat index
 //	http/      package source/httpfile
 //	images/    package images

@@ -118,6 +118,9 @@ func (s *State) startWorker(ctx context.Context) (*worker.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkLevel(plan.Level); err != nil {
+		return nil, err
+	}
 	if err := s.prepareTrees(plan); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,8 @@ type Host struct {
 	Path     []string // directories with helper programs
 	// FileCaps tells whether a program (its absolute path) has file capabilities.
 	FileCaps func(path string) bool
+	// Want is the level to take; empty: the best that there is.
+	Want Level
 }
 
 // Local is the machine that this process runs on. path is the value of PATH.
@@ -53,8 +55,31 @@ func Local(path string) Host {
 var ErrUnavailable = errors.New("no user namespace can be made")
 
 // Detect finds the best user namespace that can be made on h. It only reads
-// files. The error wraps ErrUnavailable and says what to do.
+// files. The error wraps ErrUnavailable and says what to do. A level that is wanted
+// and cannot be had is an error too.
 func Detect(h Host) (Plan, error) {
+	p, err := h.detect()
+	if err != nil || h.Want == "" || h.Want == p.Level {
+		return p, err
+	}
+	if h.UID == 0 {
+		return p, fmt.Errorf("%w: level %s is for ordinary users: root has level %s", ErrUnavailable, h.Want, p.Level)
+	}
+	for _, r := range p.Reasons {
+		if r.Level == h.Want {
+			return p, fmt.Errorf("%w: level %s cannot be had: %s; %s", ErrUnavailable, h.Want, r.What, r.Remedy)
+		}
+	}
+	if h.Want != LevelSingle {
+		return p, fmt.Errorf("%w: level %q is not known: there are root, subid and single", ErrUnavailable, h.Want)
+	}
+	p = Plan{Reasons: p.Reasons}
+	p.reason(LevelSubID, "level single was asked for", "")
+	h.planSingle(&p)
+	return p, nil
+}
+
+func (h Host) detect() (Plan, error) {
 	if err := h.allowed(); err != nil {
 		return Plan{}, err
 	}
@@ -73,11 +98,16 @@ func Detect(h Host) (Plan, error) {
 	if h.planSubID(&p, status) {
 		return p, nil
 	}
+	h.planSingle(&p)
+	return p, nil
+}
+
+// planSingle maps the user's own ids, which everybody may.
+func (h Host) planSingle(p *Plan) {
 	p.Level = LevelSingle
 	p.UIDs = []IDMap{{0, uint32(h.UID), 1}}
 	p.GIDs = []IDMap{{0, uint32(h.GID), 1}}
 	p.SetgroupsDeny = true
-	return p, nil
 }
 
 func (p *Plan) reason(l Level, what, remedy string) {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/layer"
@@ -114,17 +113,17 @@ func diffOptions(clamp *int64, start int64, withRoot bool) layer.DiffOptions {
 // rootChanged tells whether the root directory's mode or owner differ from
 // what the stack below shows; 0755 root:root where there is none.
 func rootChanged(dir string, lower []string) (bool, error) {
-	var st, was unix.Stat_t
-	if err := unix.Lstat(dir, &st); err != nil {
+	is, err := layer.RootOf(dir)
+	if err != nil {
 		return false, fmt.Errorf("stat root of layer: %w", err)
 	}
-	was.Mode = unix.S_IFDIR | 0o755
+	was := layer.RootMeta{Mode: 0o755}
 	if len(lower) > 0 {
-		if err := unix.Lstat(lower[len(lower)-1], &was); err != nil {
+		if was, err = layer.RootOf(lower[len(lower)-1]); err != nil {
 			return false, fmt.Errorf("stat root of the layer below: %w", err)
 		}
 	}
-	return st.Mode != was.Mode || st.Uid != was.Uid || st.Gid != was.Gid, nil
+	return is != was, nil
 }
 
 func (s *server) paths(trees []string) []string {

@@ -54,6 +54,13 @@ func (c *container) confine() error {
 		return nil
 	}
 	// The last thing: the rest of this thread's life is under it too.
+	if c.serve != nil {
+		listener, err := install.Listen(c.Seccomp)
+		if err == nil {
+			c.serve(listener)
+		}
+		return fail("install listener of system calls", err)
+	}
 	return fail("install system call filter", install.Install(c.Seccomp))
 }
 

@@ -144,7 +144,7 @@ func (c *container) openTerminal() error {
 	if err != nil {
 		return err
 	}
-	if c.UID != 0 {
+	if c.UID != 0 && !c.SingleID {
 		if err := syscall.Fchown(slave, int(c.UID), -1); err != nil {
 			return err
 		}

@@ -69,18 +69,25 @@ type container struct {
 
 	lastPid int // see openLastPid; 0: not open
 
+	serve func(listener int) // answers system calls; nil: nobody does
+
 	emptyDir *os.File // an attached empty directory, to cover others with
 }
 
+// Supervise prepares answering the system calls of a Supervised step: package
+// supervisor, which this package does not import to be below it. serve starts that,
+// on another thread; end is called there when it cannot go on.
+type Supervise func(s *Step, end func(error)) (serve func(listener int), err error)
+
 // Main is the life of the process. It does not return.
-func Main() {
+func Main(supervise Supervise) {
 	// Before anything else: from here on the process cannot be traced, nor its
 	// executable be opened through /proc, by less privileged ones.
 	_ = prctl(prSetDumpable, 0)
 	_ = prctl(prSetName, uintptr(unsafe.Pointer(unsafe.StringData(Name+"\x00")))) // for process lists
 	s, mounts, err := receive()
 	if err == nil {
-		err = run(s, mounts)
+		err = run(s, mounts, supervise)
 	}
 	if err != nil {
 		report(err)
@@ -88,7 +95,7 @@ func Main() {
 	syscall.Exit(0)
 }
 
-func run(s *Step, mounts []*os.File) error {
+func run(s *Step, mounts []*os.File, supervise Supervise) error {
 	c := &container{Step: s, root: mounts[0], from: mounts[1:], tty: -1}
 	syscall.Umask(0)
 	if err := fail("set host name", syscall.Sethostname([]byte(s.Hostname))); err != nil {
@@ -112,6 +119,11 @@ func run(s *Step, mounts []*os.File) error {
 	if err != nil {
 		return err
 	}
+	if s.Supervised {
+		if c.serve, err = supervise(s, unsupervised); err != nil {
+			return fail("supervise", err)
+		}
+	}
 	c.setLastPid()
 	if err := c.confine(); err != nil {
 		return err
@@ -121,6 +133,12 @@ func run(s *Step, mounts []*os.File) error {
 		return err
 	}
 	return reap(pid)
+}
+
+// unsupervised ends the step: its calls would wait for ever.
+func unsupervised(err error) {
+	report(fail("supervise", err))
+	syscall.Exit(1)
 }
 
 // buildRoot makes the tree of mounts.

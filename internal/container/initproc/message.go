@@ -23,6 +23,7 @@ type Step struct {
 	Scoped     bool // keep from the abstract sockets and processes outside
 	NoNewPrivs bool
 	Terminal   bool
+	Supervised bool // Seccomp hands calls over; the ids are virtual
 
 	Caps    uint64 // the capabilities to keep, as a bit set
 	Seccomp []byte // array of struct sock_filter; empty: none
@@ -105,7 +106,7 @@ func Decode(b []byte) (*Step, error) {
 }
 
 func (s *Step) flags() []*bool {
-	return []*bool{&s.SingleID, &s.Privileged, &s.OwnNetwork, &s.Scoped, &s.NoNewPrivs, &s.Terminal}
+	return []*bool{&s.SingleID, &s.Privileged, &s.OwnNetwork, &s.Scoped, &s.NoNewPrivs, &s.Terminal, &s.Supervised}
 }
 
 type encoder struct{ b []byte }

@@ -51,10 +51,10 @@ func (c *container) start(path string) (int, error) {
 	attr := &syscall.ProcAttr{
 		Env:   c.Env,
 		Files: []uintptr{0, 1, 2},
-		Sys: &syscall.SysProcAttr{
-			Setsid:     true,
-			Credential: &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups, NoSetGroups: c.SingleID},
-		},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	if !c.Supervised { // else the ids are the supervisor's matter, and it cannot answer during a fork
+		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups, NoSetGroups: c.SingleID}
 	}
 	if c.tty >= 0 {
 		t := uintptr(c.tty)

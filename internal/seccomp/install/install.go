@@ -15,6 +15,11 @@ const (
 	setModeFilter = 1      // SECCOMP_SET_MODE_FILTER
 	specAllow     = 1 << 2 // SECCOMP_FILTER_FLAG_SPEC_ALLOW
 	insnSize      = 8      // sizeof(struct sock_filter)
+
+	newListener = 1 << 3 // SECCOMP_FILTER_FLAG_NEW_LISTENER
+	// waitKillable is SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: a call that was received
+	// is not begun anew for every signal. Since Linux 5.19.
+	waitKillable = 1 << 5
 )
 
 // fprog is struct sock_fprog.
@@ -28,23 +33,34 @@ type fprog struct {
 // goroutine to its thread, and either holds CAP_SYS_ADMIN in its user namespace or has set
 // no_new_privs; else the error is EACCES. A filter cannot be taken back.
 func Install(prog []byte) error {
-	if len(prog) == 0 || len(prog)%insnSize != 0 || len(prog)/insnSize > 4096 {
-		return syscall.EINVAL
-	}
-	p := fprog{len: uint16(len(prog) / insnSize), filter: unsafe.SliceData(prog)}
 	// Kernels before 5.16 would turn on a costly Spectre mitigation for every filtered
 	// process; those before 4.17 do not know the flag.
-	err := load(specAllow, &p)
-	if err == syscall.EINVAL {
-		err = load(0, &p)
-	}
-	if err != 0 {
-		return err
-	}
-	return nil
+	_, err := load(prog, specAllow, 0)
+	return err
 }
 
-func load(flags uintptr, p *fprog) syscall.Errno {
-	_, _, err := syscall.RawSyscall(sysSeccomp, setModeFilter, flags, uintptr(unsafe.Pointer(p)))
-	return err
+// Listen is Install for a program that hands calls over (seccomp.Options.Supervise).
+// It gives the descriptor, close-on-exec, that they are read from
+// (seccomp_unotify(2)). Where a filter of this kind is in force already, the error is
+// EBUSY.
+func Listen(prog []byte) (int, error) {
+	return load(prog, newListener|specAllow|waitKillable, newListener|specAllow)
+}
+
+// load loads prog with the first flags that this kernel knows.
+func load(prog []byte, flags ...uintptr) (int, error) {
+	if len(prog) == 0 || len(prog)%insnSize != 0 || len(prog)/insnSize > 4096 {
+		return 0, syscall.EINVAL
+	}
+	p := fprog{len: uint16(len(prog) / insnSize), filter: unsafe.SliceData(prog)}
+	for _, f := range flags {
+		fd, _, err := syscall.RawSyscall(sysSeccomp, setModeFilter, f, uintptr(unsafe.Pointer(&p)))
+		if err == 0 {
+			return int(fd), nil
+		}
+		if err != syscall.EINVAL {
+			return 0, err
+		}
+	}
+	return 0, syscall.EINVAL
 }
