@@ -39,7 +39,7 @@ func Main(ctx context.Context, args []string, std Streams) int {
 	}
 	app := &app{std: std}
 	root := app.command()
-	root.SetArgs(joinProgress(args[1:]))
+	root.SetArgs(newSpelling(root).normal(args[1:]))
 	root.SetOut(std.Out)
 	root.SetErr(std.Err)
 	err := root.ExecuteContext(ctx)
@@ -57,24 +57,6 @@ func applet(ctx context.Context, args []string, std Streams) (int, bool) {
 		return 0, false
 	}
 	return shell.Main(ctx, args, std.In, std.Out, std.Err), true
-}
-
-// joinProgress lets both families of users write --progress as they know it:
-// alone (a switch), or with a mode behind a space or an equals sign.
-func joinProgress(args []string) []string {
-	var out []string
-	for i := 0; i < len(args); i++ {
-		a := args[i]
-		if a == "--" {
-			return append(out, args[i:]...)
-		}
-		if a == "--progress" && i+1 < len(args) && slices.Contains(progressModes, args[i+1]) {
-			a += "=" + args[i+1]
-			i++
-		}
-		out = append(out, a)
-	}
-	return out
 }
 
 // report prints what went wrong, once, and chooses the exit status.

@@ -124,3 +124,15 @@ func FuzzFormat(f *testing.F) {
 		}
 	})
 }
+
+// TestFormatDocs wants the documentation to tell the order of keys.
+func TestFormatDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/stackerfile.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "The order: `from " + strings.Join(names(stageFields)[1:], " ") + "`."
+	if !strings.Contains(strings.Join(strings.Fields(string(doc)), " "), want) {
+		t.Errorf("docs/stackerfile.md does not say %q", want)
+	}
+}
