@@ -5,7 +5,9 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/graph"
@@ -19,6 +21,9 @@ func (r *buildRun) outputs(ctx context.Context, e *export.Exporter) (*outputSet,
 			return &outputSet{}, nil
 		}
 		o.outputs = []string{"type=cacheonly"}
+	}
+	if types := r.options.layers.types; o.any() && !slices.Equal(types, []string{"tar"}) {
+		return nil, fmt.Errorf("--layer-type %s is for the project's layout: --output and --tag have layers of type tar", strings.Join(types, ","))
 	}
 	return r.app.openOutputs(ctx, o, e)
 }
