@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strconv"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -43,8 +42,7 @@ func (b *Builder) pack(ctx context.Context, l cache.Layer, chain string) (d ocis
 	if err != nil {
 		return d, err
 	}
-	d = ocispec.Descriptor{MediaType: image.LayerType{Archive: image.Tar, Compression: image.Gzip}.MediaType(), Digest: reply.Digest, Size: reply.Size,
-		Annotations: map[string]string{"ci.umo.uncompressed_blob_size": strconv.FormatInt(l.Size, 10)}} // as package export has it
+	d = ocispec.Descriptor{MediaType: image.LayerType{Archive: image.Tar, Compression: image.Gzip}.MediaType(), Digest: reply.Digest, Size: reply.Size}
 	return d, out.CommitAs(d)
 }
 

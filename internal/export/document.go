@@ -39,7 +39,7 @@ func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination
 			return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
 		}
 		p.Config.RootFS.DiffIDs[i] = diffID
-		if s.layerSizes && l.Blob == nil && s.Layers.layerType() == (image.LayerType{Archive: image.Tar, Compression: image.Gzip}) {
+		if s.layerSizes && own(l) && s.Layers.layerType() == (image.LayerType{Archive: image.Tar, Compression: image.Gzip}) {
 			d.Annotations = map[string]string{uncompressedSize: strconv.FormatInt(l.Size, 10)}
 		}
 		layers = append(layers, d)
@@ -74,7 +74,7 @@ func (e *Exporter) product(ctx context.Context, p Product, n int, to transfer.De
 	}
 	d, err := e.layer(ctx, p, l, cache.Chain(p.Layers[:n+1]), to, s.Layers)
 	d.Annotations = nil
-	if l.Blob != nil && !s.Layers.Force {
+	if !own(l) && !s.Layers.Force {
 		d.Annotations = l.Blob.Annotations
 	}
 	return d, l.DiffID, err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,6 +20,7 @@ import (
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source"
 	"build.stacker.dev/internal/transfer"
 	"build.stacker.dev/internal/worker"
 )
@@ -33,10 +35,16 @@ const packVersion = "1"
 
 // layer puts one layer of a product into a place.
 func (e *Exporter) layer(ctx context.Context, p Product, l cache.Layer, chain string, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
-	if l.Blob != nil && (!o.Force || sameCompression(l.Blob.MediaType, o.algorithm())) {
+	if l.Blob != nil && (!o.Force && !own(l) || sameCompression(l.Blob.MediaType, o.algorithm())) {
 		return e.baseLayer(ctx, l, to)
 	}
 	return e.ownLayer(ctx, p, l, chain, to, o)
+}
+
+// own tells whether a step made the layer, here or on a machine that shares its
+// results: it is not of the base, which is taken as it is.
+func own(l cache.Layer) bool {
+	return l.Blob == nil || strings.HasPrefix(l.Origin, source.CachePrefix)
 }
 
 // sameCompression tells whether a layer is compressed so, or cannot be compressed
