@@ -38,8 +38,10 @@ var imports = map[string]string{
 		" internal/graph" +
 		" internal/image" +
 		" internal/images" +
+		" internal/layer/verity" +
 		" internal/layout" +
 		" internal/lockfile" +
+		" internal/mount" +
 		" internal/progress" +
 		" internal/reference" +
 		" internal/registry" +

@@ -48,6 +48,7 @@ func workloads() []workload {
 		{"unpack", benchUnpack},
 		{"commit", benchCommit},
 		{"compress", benchCompress},
+		{"filesystems", benchFilesystems},
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 func (a *app) internalCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "internal-go", Short: "helpers for scripts", Hidden: true, Args: cobra.ArbitraryArgs, RunE: func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return errors.New("internal-go: name a helper: testsuite-check-overlay, copy, cp, chmod, chown or check-aa-profile")
+			return errors.New("internal-go: name a helper: testsuite-check-overlay, copy, cp, chmod, chown, check-aa-profile or atomfs")
 		}
 		return &unknownCommand{name: "internal-go " + args[0]}
 	}}
@@ -39,6 +39,7 @@ func (a *app) internalCommand() *cobra.Command {
 			Use: "copy SRC DST", Short: "copy an image: oci:DIRECTORY:TAG or docker://REFERENCE", Args: cobra.ExactArgs(2),
 			RunE: func(cmd *cobra.Command, args []string) error { return a.copyImage(cmd.Context(), args[0], args[1]) },
 		},
+		a.atomfsCommand(),
 		a.utility("cp SRC DST", "copy a file or a directory", "cp", "-a"),
 		a.utility("chmod OCTAL FILE", "change the mode of a file", "chmod"),
 		a.utility("chown UID[:GID] FILE", "change the owner of a file", "chown"),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/image"
@@ -17,19 +18,26 @@ import (
 // layerOptions say of what type the layers of images are. Each type makes an image
 // of its own: NAME, NAME-squashfs, NAME-erofs.
 type layerOptions struct {
-	types    []string
-	noVerity bool
-	archives []image.Archive // types, each once; set by check
+	types       []string
+	compression string
+	noVerity    bool
+	archives    []image.Archive // types, each once; set by check
 }
 
 func (o *layerOptions) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.types, "layer-type", []string{"tar"}, "type of the layers: tar, squashfs or erofs (may be repeated: one image for each)")
+	f.StringVar(&o.compression, "layer-compression", "gzip", "compression of tar layers: gzip, zstd or none")
 	f.BoolVar(&o.noVerity, "no-verity", false, "make squashfs and erofs layers without dm-verity")
 	f.BoolVar(&o.noVerity, "no-squashfs-verity", false, "the same as --no-verity")
 }
 
-// check refuses unknown types.
+// check refuses unknown types and compressions.
 func (o *layerOptions) check() error {
+	switch compress.Algorithm(o.compression) {
+	case compress.Gzip, compress.Zstd, compress.None:
+	default:
+		return fmt.Errorf("--layer-compression %s: it is gzip, zstd or none", o.compression)
+	}
 	o.archives = nil
 	for _, t := range o.types {
 		a := image.Archive(t)
@@ -64,5 +72,5 @@ func (o *layerOptions) checkNames(g *graph.Build) error {
 }
 
 func (o *layerOptions) options() export.LayerOptions {
-	return export.LayerOptions{NoVerity: o.noVerity}
+	return export.LayerOptions{Compression: compress.Algorithm(o.compression), NoVerity: o.noVerity}
 }

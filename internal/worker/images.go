@@ -46,7 +46,10 @@ func (s *server) packImage(ctx context.Context, f *os.File, r PackRequest) (Pack
 		}
 	}
 	out, err := writeImage(ctx, f, r.Format, archive, r.Clamp)
-	if err = errors.Join(check(), err); err != nil {
+	if treeErr := check(); treeErr != nil {
+		err = treeErr // why the entries ended
+	}
+	if err != nil {
 		return PackReply{}, err
 	}
 	if r.Verity {
