@@ -190,3 +190,38 @@ func BenchmarkDetect(b *testing.B) {
 		}
 	}
 }
+
+// TestWant asks for a level.
+func TestWant(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		uid   int
+		want  Level
+		files fstest.MapFS
+		level Level
+		err   string
+	}{
+		{"the best", 1000, "", machine(), LevelSubID, ""},
+		{"what there is", 1000, LevelSubID, machine(), LevelSubID, ""},
+		{"less", 1000, LevelSingle, machine(), LevelSingle, ""},
+		{"more, as user", 1000, LevelRoot, machine(), "", "level root cannot be had: the user is not root"},
+		{"no ids", 1000, LevelSubID, without(machine(), "etc/subuid"), "", "level subid cannot be had: /etc/subuid has no ids"},
+		{"root", 0, LevelRoot, machine(), LevelRoot, ""},
+		{"root, less", 0, LevelSingle, machine(), "", "level single is for ordinary users"},
+		{"nonsense", 1000, "best", machine(), "", `level "best" is not known`},
+	} {
+		p, err := Detect(Host{UID: c.uid, GID: c.uid, Files: c.files, Path: []string{"/usr/bin"}, Want: c.want})
+		if c.err != "" {
+			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: error %v, want %q", c.name, err, c.err)
+			}
+			continue
+		}
+		if err != nil || p.Level != c.level {
+			t.Errorf("%s: level %s, %v, want %s", c.name, p.Level, err, c.level)
+		}
+		if p.Level == LevelSingle && (len(p.UIDs) != 1 || p.UIDs[0] != (IDMap{0, 1000, 1}) || !p.SetgroupsDeny || p.Helpers != [2]string{}) {
+			t.Errorf("%s: %+v", c.name, p)
+		}
+	}
+}
