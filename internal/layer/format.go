@@ -94,3 +94,9 @@ func IsDevice(d *rootfs.Dir, name string, st *unix.Stat_t) bool {
 	_, ok := decodeNode(value)
 	return ok
 }
+
+// OwnerAttribute gives the attribute that records a file's owner in a tree where
+// ids cannot be set, and its value.
+func OwnerAttribute(uid, gid uint32) (name string, value []byte) {
+	return record.Owner, record.EncodeOwner(uid, gid)
+}
