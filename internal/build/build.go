@@ -24,9 +24,9 @@ import (
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/par"
-	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/source"
+	"build.stacker.dev/internal/source/git"
 	"build.stacker.dev/internal/source/httpfile"
 	"build.stacker.dev/internal/source/localtree"
 	"build.stacker.dev/internal/state"
@@ -48,12 +48,16 @@ type Options struct {
 	// it the user's terminal. Nil: none.
 	OnFailure []string
 	Console   Console
+	Secrets   Secrets // nil: there are none
+	// Git holds what sources from git need of the user: Environ and KnownHosts.
+	Git git.Options
 }
 
 // Builder does what vertices say. It implements solve.Runner.
 type Builder struct {
 	Options
 	index   *localtree.Index
+	lists   listings
 	unpacks par.Group[string, []string]           // by chain: equal unpacking is done once
 	packs   par.Group[string, ocispec.Descriptor] // by chain
 	packing sync.Mutex
@@ -87,7 +91,20 @@ func (b *Builder) Probe(ctx context.Context, v *graph.Vertex, in []cache.Result,
 	case graph.File:
 		return solve.Probe{Ingredients: fileKey(op, v, in)}, nil
 	case graph.Exec:
-		return b.execProbe(op, in), nil
+		return b.execProbe(op, v, in)
+	case graph.Context:
+		return found(b.context(ctx, op))
+	case graph.Download:
+		return found(b.download(ctx, op, emit))
+	case graph.Git:
+		return found(b.git(ctx, op))
+	case graph.Merge:
+		return found(b.merge(ctx, in))
+	case graph.Diff:
+		return found(b.diff(in))
+	case graph.Change:
+		key, err := b.changeKey(op, in)
+		return solve.Probe{Ingredients: key, Volatile: v.Ignore}, err
 	}
 	return solve.Probe{}, fmt.Errorf("probe: unknown op %T", v.Op)
 }
@@ -105,6 +122,8 @@ func (b *Builder) Run(ctx context.Context, v *graph.Vertex, in []cache.Result, e
 		return b.runFile(ctx, op, v, in, emit)
 	case graph.Exec:
 		return b.runExec(ctx, op, v, in, emit)
+	case graph.Change:
+		return b.runChange(ctx, op, in, emit)
 	}
 	return cache.Result{}, fmt.Errorf("run: unknown op %T", v.Op)
 }
@@ -131,7 +150,7 @@ func (b *Builder) Complete(v *graph.Vertex, in []cache.Result, kept cache.Result
 // those of images can be unpacked again.
 func (b *Builder) Present(r cache.Result) bool {
 	for i, l := range r.Layers {
-		if l.Blob == nil && !b.State.HasTree(snapshot.LayerTree(cache.Chain(r.Layers[:i+1]))) {
+		if l.Blob == nil && !b.State.HasTree(cache.Tree(r.Layers, i)) {
 			return false
 		}
 	}

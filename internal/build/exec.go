@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path"
 	"runtime"
@@ -38,9 +39,11 @@ type Console interface {
 
 // ExitError is the end of a step that failed.
 type ExitError struct {
-	Stage  string
-	Status worker.ExitStatus
-	Full   bool // no room was left where it wrote
+	Stage   string
+	Command bool   // it was a Dockerfile's step
+	Name    string // of the step
+	Status  worker.ExitStatus
+	Full    bool // no room was left where it wrote
 }
 
 // Error keeps the words that scripts look for.
@@ -48,6 +51,9 @@ func (e *ExitError) Error() string {
 	how := fmt.Sprintf("exit status %d", e.Status.Code)
 	if e.Status.Signal != 0 {
 		how = "killed by signal " + unix.SignalName(e.Status.Signal)
+	}
+	if e.Command {
+		return fmt.Sprintf("%s: %s", e.Name, how)
 	}
 	return fmt.Sprintf("run commands failed for image %q: execute failed: %s", e.Stage, how)
 }
@@ -61,12 +67,12 @@ const scriptName = ".stacker-run.sh"
 
 // execProbe says what a step depends on: the files below and beside it, what is
 // run, and the settings that it can see.
-func (b *Builder) execProbe(op graph.Exec, in []cache.Result) solve.Probe {
+func (b *Builder) execProbe(op graph.Exec, v *graph.Vertex, in []cache.Result) (solve.Probe, error) {
 	key := cache.Ingredients{{Name: "step", Value: "run"}, {Name: "machine", Value: runtime.GOARCH}, {Name: "tools", Value: toolsVersion}}
 	if b.SingleID != nil && b.SingleID() {
 		key.Add("user ids", "one, the others played")
 	}
-	key.Add("base", in[0].Chain())
+	key.Add("base", b.identity(in[0]))
 	if op.Script != "" {
 		key.Add("script", op.Script)
 	}
@@ -91,21 +97,29 @@ func (b *Builder) execProbe(op graph.Exec, in []cache.Result) solve.Probe {
 		key.Add("privileged", "yes")
 	}
 	addClamp(&key, op.Clamp)
-	p := solve.Probe{Ingredients: key}
+	if op.Command != nil {
+		if err := b.addCommand(&key, op.Command, in); err != nil {
+			return solve.Probe{}, err
+		}
+	}
+	p := solve.Probe{Ingredients: key, Volatile: v.Ignore}
 	for _, b := range op.Binds {
 		p.Ingredients.Add("bind "+b.Target, b.Source)
 		p.Volatile = "rebuilding cached layer due to use of binds in stacker file"
 	}
-	return p
+	return p, nil
 }
 
 // step collects what one run of a step needs and must give back.
 type step struct {
 	b     *Builder
+	base  cache.Result // what the step runs on
 	req   worker.ExecRequest
 	files []*os.File
 	close []io.Closer
 	logs  sync.WaitGroup
+
+	agents []func() (net.Conn, error) // of SSH mounts, by worker.Mount.ID
 }
 
 func (s *step) end() {
@@ -136,7 +150,7 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 		return cache.Result{}, err
 	}
 	s.req.Commit = op.Collect == ""
-	reply, err := w.Exec(ctx, s.req, s.files, b.attach)
+	reply, err := w.ExecWith(ctx, s.req, s.files, b.attach, s.listener)
 	if b.Console != nil {
 		b.Console.End()
 	}
@@ -144,13 +158,13 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 		return cache.Result{}, err
 	}
 	if reply.Exit != (worker.ExitStatus{}) {
-		return cache.Result{}, &ExitError{Stage: v.Stage, Status: reply.Exit, Full: reply.Full}
+		return cache.Result{}, &ExitError{Stage: v.Stage, Command: op.Command != nil, Name: v.Name, Status: reply.Exit, Full: reply.Full}
 	}
 	if op.Collect != "" {
 		return cache.Result{Files: reply.Files}, nil
 	}
 	start := reply.Start
-	return b.withLayer(in[0], reply.Layer, cache.Layer{CreatedBy: op.History, Clamp: s.req.Clamp, Start: start}), nil
+	return b.withLayer(s.base, reply.Layer, cache.Layer{CreatedBy: op.History, Clamp: s.req.Clamp, Start: start}), nil
 }
 
 // Shell runs a command over a result with the user's terminal; what it changes is lost.
@@ -245,10 +259,13 @@ func forward(r *os.File, emit solve.Sink) {
 // prepare fills the request from the op.
 func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in []cache.Result, emit solve.Sink) (err error) {
 	b := s.b
-	if s.req.Lower, err = b.trees(ctx, in[0].Layers, emit); err != nil {
+	if s.base, err = b.layered(ctx, in[0]); err != nil {
 		return err
 	}
-	s.req.Chain = in[0].Chain()
+	if s.req.Lower, err = b.trees(ctx, s.base.Layers, emit); err != nil {
+		return err
+	}
+	s.req.Chain = s.base.Chain()
 	s.req.Args, s.req.Dir, s.req.Network, s.req.Privileged = op.Args, op.Dir, string(op.Network), op.Privileged
 	s.req.Clamp, s.req.OnFailure = unixTime(op.Clamp), b.OnFailure
 	for _, e := range append(append([]graph.KV(nil), op.Env...), op.Ambient...) {
@@ -266,6 +283,11 @@ func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in [
 	for _, p := range []string{op.ImportsAt, op.ToolsAt} {
 		if first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/"); first != "" {
 			s.req.Hidden = append(s.req.Hidden, first)
+		}
+	}
+	if op.Command != nil {
+		if err := s.command(ctx, op.Command, in, emit); err != nil {
+			return err
 		}
 	}
 	for _, bind := range op.Binds {

@@ -36,8 +36,12 @@ func (b *Builder) pack(ctx context.Context, l cache.Layer, chain string) (d ocis
 		return d, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
+	tree := l.Tree
+	if tree == "" {
+		tree = snapshot.LayerTree(chain)
+	}
 	reply, err := w.Pack(ctx, worker.PackRequest{
-		Tree: snapshot.LayerTree(chain), DiffID: l.DiffID, Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: compress.Gzip,
+		Tree: tree, DiffID: l.DiffID, Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: compress.Gzip,
 	}, out.File())
 	if err != nil {
 		return d, err

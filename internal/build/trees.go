@@ -13,7 +13,6 @@ import (
 
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/image"
-	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/source"
 	"build.stacker.dev/internal/worker"
@@ -52,7 +51,7 @@ func (b *Builder) note(emit solve.Sink, kind solve.EventKind, text string) {
 func (b *Builder) present(layers []cache.Layer) (trees []string, missing []int) {
 	trees = make([]string, len(layers))
 	for i := range layers {
-		t := snapshot.LayerTree(cache.Chain(layers[:i+1]))
+		t := cache.Tree(layers, i)
 		if !b.State.HasTree(t) {
 			missing = append(missing, i)
 			continue

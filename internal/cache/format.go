@@ -44,6 +44,9 @@ type Layer struct {
 	// tar was made with (seconds since 1970, nanoseconds for Start).
 	Clamp *int64 `json:"clamp,omitempty"`
 	Start int64  `json:"start,omitempty"`
+	// Tree names the tree where it is not that of the chain: the layer was made on
+	// other layers than it lies on here (see graph.Merge).
+	Tree string `json:"tree,omitempty"`
 	// WithRoot: the tar has an entry for the root directory itself.
 	WithRoot bool `json:"withRoot,omitempty"`
 }
@@ -90,6 +93,14 @@ func Chain(layers []Layer) string {
 		id = snapshot.Chain(id, string(l.DiffID))
 	}
 	return id
+}
+
+// Tree names the tree of layer i of a stack.
+func Tree(layers []Layer, i int) string {
+	if t := layers[i].Tree; t != "" {
+		return t
+	}
+	return snapshot.LayerTree(Chain(layers[:i+1]))
 }
 
 // Record is a result with what led to it.

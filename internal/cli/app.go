@@ -24,6 +24,7 @@ import (
 	"build.stacker.dev/internal/registry"
 	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/source"
+	"build.stacker.dev/internal/source/git"
 	"build.stacker.dev/internal/source/httpfile"
 	"build.stacker.dev/internal/state"
 	"build.stacker.dev/internal/userns"
@@ -117,12 +118,22 @@ func (a *app) images(s *state.State) *source.Images {
 func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 	return build.New(build.Options{
 		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx), Offline: a.offline}, Now: a.now,
+		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts()},
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
 		SingleID: sync.OnceValue(func() bool {
 			p, err := a.plan()
 			return err == nil && p.Level == userns.LevelSingle
 		}),
 	})
+}
+
+// knownHosts are the files in which ssh keeps the keys of hosts.
+func knownHosts() []string {
+	files := []string{"/etc/ssh/ssh_known_hosts"}
+	if home, err := os.UserHomeDir(); err == nil {
+		files = append([]string{filepath.Join(home, ".ssh", "known_hosts")}, files...)
+	}
+	return files
 }
 
 // now is the clock. Nothing below this package reads another.

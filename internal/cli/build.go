@@ -73,15 +73,47 @@ type buildOptions struct {
 
 func (a *app) buildCommand() *cobra.Command {
 	var o buildOptions
+	var d dockerOptions
+	var dockerFlags []string
 	cmd := &cobra.Command{
-		Use:   "build",
-		Short: "build the images of a stacker.yaml and put them into an OCI layout",
-		Args:  cobra.ArbitraryArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.build(cmd.Context(), o) },
+		Use:   "build [flags] [PATH|-|URL]",
+		Short: "build the images of a stacker.yaml, or of a Dockerfile",
+		Long: "build without PATH builds the images of stacker.yaml and puts them into an OCI layout.\n" +
+			"build PATH builds the Dockerfile of a directory, of an archive on the standard input (-),\n" +
+			"or of a URL; and so does build where there is a Dockerfile and no stacker.yaml.",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			given := cmd.Flags().Changed("stacker-file")
+			docker := dockerKind(o.file, given, args, d.llb)
+			if err := refuseOthers(cmd.Flags(), docker, dockerFlags); err != nil {
+				return err
+			}
+			if !docker {
+				return a.build(cmd.Context(), o)
+			}
+			if !given {
+				o.file = ""
+			}
+			return a.dockerBuild(cmd.Context(), o, d, args)
+		},
 	}
 	o.fileOptions.flags(cmd.Flags())
 	o.flags(cmd.Flags())
 	o.output.flags(cmd.Flags())
+	shared := map[string]bool{}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { shared[f.Name] = true })
+	d.flags(cmd.Flags())
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !shared[f.Name] {
+			dockerFlags = append(dockerFlags, f.Name)
+		}
+	})
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "file" { // as docker calls it
+			name = "stacker-file"
+		}
+		return pflag.NormalizedName(name)
+	})
 	return cmd
 }
 

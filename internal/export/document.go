@@ -72,7 +72,7 @@ func (e *Exporter) product(ctx context.Context, p Product, n int, to transfer.De
 		}
 		return *out.Blob, out.DiffID, nil
 	}
-	d, err := e.layer(ctx, p, l, cache.Chain(p.Layers[:n+1]), to, s.Layers)
+	d, err := e.layer(ctx, p, l, cache.Tree(p.Layers, n), to, s.Layers)
 	d.Annotations = nil
 	if !own(l) && !s.Layers.Force {
 		d.Annotations = l.Blob.Annotations

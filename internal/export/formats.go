@@ -172,7 +172,7 @@ func (e *Exporter) packFormat(ctx context.Context, l cache.Layer, chain string, 
 		return d, l, err
 	}
 	r := worker.PackRequest{Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: o.algorithm(), Level: o.Level}
-	if chain != "" {
+	if r.Tree = l.Tree; r.Tree == "" && chain != "" {
 		r.Tree = snapshot.LayerTree(chain)
 	}
 	if l.Blob == nil {

@@ -18,7 +18,6 @@ import (
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/image"
-	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/source"
 	"build.stacker.dev/internal/transfer"
@@ -34,11 +33,11 @@ const smallLayer = 16 << 20
 const packVersion = "1"
 
 // layer puts one layer of a product into a place.
-func (e *Exporter) layer(ctx context.Context, p Product, l cache.Layer, chain string, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
+func (e *Exporter) layer(ctx context.Context, p Product, l cache.Layer, tree string, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
 	if l.Blob != nil && (!o.Force && !own(l) || sameCompression(l.Blob.MediaType, o.algorithm())) {
 		return e.baseLayer(ctx, l, to)
 	}
-	return e.ownLayer(ctx, p, l, chain, to, o)
+	return e.ownLayer(ctx, p, l, tree, to, o)
 }
 
 // own tells whether a step made the layer, here or on a machine that shares its
@@ -135,7 +134,7 @@ func (r readerContext) Read(p []byte) (int, error) {
 
 // ownLayer packs a layer that was made here, or one of the base that is to be
 // compressed otherwise, unless its blob is there.
-func (e *Exporter) ownLayer(ctx context.Context, p Product, l cache.Layer, chain string, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
+func (e *Exporter) ownLayer(ctx context.Context, p Product, l cache.Layer, tree string, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
 	how := string(o.algorithm()) + " " + packVersion
 	if o.Level != 0 {
 		how += " level " + strconv.Itoa(o.Level)
@@ -152,7 +151,7 @@ func (e *Exporter) ownLayer(ctx context.Context, p Product, l cache.Layer, chain
 	}
 	e.packs.Lock()
 	defer e.packs.Unlock()
-	d, err := e.makeLayer(ctx, p, l, chain, to, o)
+	d, err := e.makeLayer(ctx, p, l, tree, to, o)
 	if err != nil {
 		return d, err
 	}
@@ -181,8 +180,8 @@ func (e *Exporter) kept(ctx context.Context, d ocispec.Descriptor, to transfer.D
 }
 
 // makeLayer packs a layer straight into its place, where that can be.
-func (e *Exporter) makeLayer(ctx context.Context, p Product, l cache.Layer, chain string, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
-	write := func(f *os.File) (ocispec.Descriptor, error) { return e.pack(ctx, p, l, chain, o, f) }
+func (e *Exporter) makeLayer(ctx context.Context, p Product, l cache.Layer, tree string, to transfer.Destination, o LayerOptions) (ocispec.Descriptor, error) {
+	write := func(f *os.File) (ocispec.Descriptor, error) { return e.pack(ctx, p, l, tree, o, f) }
 	size := l.Size
 	if l.Blob != nil {
 		size = l.Blob.Size
@@ -205,13 +204,13 @@ func spares(to transfer.Destination) bool {
 }
 
 // pack writes the blob of a layer to a file.
-func (e *Exporter) pack(ctx context.Context, p Product, l cache.Layer, chain string, o LayerOptions, out *os.File) (d ocispec.Descriptor, err error) {
+func (e *Exporter) pack(ctx context.Context, p Product, l cache.Layer, tree string, o LayerOptions, out *os.File) (d ocispec.Descriptor, err error) {
 	v := solve.Vertex{ID: "pack " + string(l.DiffID), Stage: p.Name, Name: "pack layer " + l.DiffID.Encoded()[:12]}
 	err = e.event(ctx, v, func() error {
 		if l.Blob != nil {
 			d, err = e.recompress(ctx, l, o, out)
 		} else {
-			d, err = e.packTree(ctx, l, chain, o, out)
+			d, err = e.packTree(ctx, l, tree, o, out)
 		}
 		return err
 	})
@@ -219,12 +218,11 @@ func (e *Exporter) pack(ctx context.Context, p Product, l cache.Layer, chain str
 }
 
 // packTree packs the tree of a layer made here.
-func (e *Exporter) packTree(ctx context.Context, l cache.Layer, chain string, o LayerOptions, out *os.File) (d ocispec.Descriptor, err error) {
+func (e *Exporter) packTree(ctx context.Context, l cache.Layer, tree string, o LayerOptions, out *os.File) (d ocispec.Descriptor, err error) {
 	w, err := e.State.Worker(ctx)
 	if err != nil {
 		return d, err
 	}
-	tree := snapshot.LayerTree(chain)
 	reply, err := w.Pack(ctx, worker.PackRequest{
 		Tree: tree, DiffID: l.DiffID, Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot, Algorithm: o.algorithm(), Level: o.Level,
 	}, out)

@@ -36,8 +36,10 @@ type Vertex struct {
 	Inputs []*Vertex // what Op's input numbers mean
 	Stage  string    // the stage that the step belongs to, for people
 	Name   string    // the step as people call it: "run", "import foo.txt to /etc"
-	Step   string    // what of the name stays when its arguments change; empty: Name
-	Pos    Pos       // where the step stands in its build file
+	// Ignore says why the step must run even if its result is known; empty: it need not.
+	Ignore string
+	Step   string // what of the name stays when its arguments change; empty: Name
+	Pos    Pos    // where the step stands in its build file
 }
 
 // StepID names the step across runs: it says which step's last ingredients are
@@ -74,7 +76,6 @@ type Target struct {
 	// Labels collects files that become labels of the image, by their names; nil:
 	// none.
 	Labels *Vertex
-
 	// Document is the build file as written, for the image's annotations.
 	Document []byte
 	// Volatile stages are run every time, with the reason for people.

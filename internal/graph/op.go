@@ -100,6 +100,7 @@ type Exec struct {
 	// files that it puts there are the result, and whatever else it changed is
 	// lost. Empty: the result is a layer.
 	Collect string
+	Command *Command `json:",omitempty"` // set: the layer is kept even if it is empty
 }
 
 // Bind shows a directory or file of this machine inside a step. What the step

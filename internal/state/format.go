@@ -27,6 +27,7 @@ import (
 //	level      the level (package userns) whose worker made the trees
 //	index/     package source/localtree: the stat index
 //	http/      package source/httpfile
+//	git/       package source/git
 //	images/    package images
 //	unsynced/  one empty file for each process that made trees and did not yet
 //	           flush them: BOOTID.RANDOM, flock'ed while its process lives
@@ -38,10 +39,12 @@ const (
 	blobsDir      = "blobs"
 	cacheDir      = "cache"
 	treesDir      = "trees"
+	mountsDir     = "mounts" // in treesDir, made by package worker: cache mounts
 	unsyncedDir   = "unsynced"
 	// IndexDir and HTTPDir are the parts for the packages under source.
 	IndexDir = "index"
 	HTTPDir  = "http"
+	GitDir   = "git" // made by package source/git at the first need
 
 	imagesDir = "images"
 )

@@ -142,6 +142,8 @@ func (u Usage) reclaim(n needs) {
 		case Blob:
 			_, needed := n.blobs[e.blob]
 			e.Reclaimable = !needed
+		case CacheMount:
+			e.Reclaimable = e.Used.Before(n.since)
 		case Files, Partial:
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/cache"
-	"build.stacker.dev/internal/snapshot"
 )
 
 // Entry is one thing that takes space.
@@ -43,6 +42,8 @@ const (
 	Files   Kind = "files"   // imports of a step
 	Blob    Kind = "blob"    // a blob of an image or of a result
 	Partial Kind = "partial" // a step that was interrupted or runs now
+
+	CacheMount Kind = "cache mount" // a directory of RUN --mount=type=cache
 )
 
 // Usage is everything that takes space, biggest first.
@@ -70,6 +71,7 @@ func (u Usage) Reclaimable() (n int64) {
 type needs struct {
 	trees map[string]use
 	blobs map[digest.Digest]use
+	since time.Time // what was used before is not needed
 }
 
 type use struct {
@@ -81,7 +83,7 @@ type use struct {
 // needs reads the images, and all records that were used at or after since; older
 // ones count as gone and are listed.
 func (s *State) needs(ctx context.Context, since time.Time) (n needs, old []cache.Key, err error) {
-	n = needs{trees: map[string]use{}, blobs: map[digest.Digest]use{}}
+	n = needs{trees: map[string]use{}, blobs: map[digest.Digest]use{}, since: since}
 	if err := s.imageNeeds(ctx, n); err != nil {
 		return n, nil, err
 	}
@@ -98,7 +100,7 @@ func (s *State) needs(ctx context.Context, since time.Time) (n needs, old []cach
 				}
 				note(n.blobs, l.Blob.Digest, u)
 			}
-			note(n.trees, snapshot.LayerTree(cache.Chain(r.Result.Layers[:i+1])), u)
+			note(n.trees, cache.Tree(r.Result.Layers, i), u)
 		}
 		return nil
 	})
@@ -158,6 +160,7 @@ func (s *State) usage(ctx context.Context, n needs) (Usage, error) {
 	for _, id := range s.leftovers() {
 		out.Entries = append(out.Entries, Entry{ID: short(id), Description: "step that was interrupted, or runs now", tmp: id, tree: "tmp/" + id, Kind: Partial})
 	}
+	out.Entries = append(out.Entries, s.cacheMounts(n.since)...)
 	if err := s.measure(ctx, out.Entries); err != nil {
 		return out, err
 	}
@@ -172,6 +175,24 @@ func (s *State) usage(ctx context.Context, n needs) (Usage, error) {
 	})
 	sort.SliceStable(out.Entries, func(i, j int) bool { return out.Entries[i].Bytes > out.Entries[j].Bytes })
 	return out, err
+}
+
+// cacheMounts lists the directories that RUN --mount=type=cache keeps. No result
+// needs them: they go when they were not used since a time.
+func (s *State) cacheMounts(since time.Time) []Entry {
+	var out []Entry
+	entries, _ := os.ReadDir(filepath.Join(s.Dir, treesDir, mountsDir))
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		used := s.changed(mountsDir + "/" + e.Name() + ".lock")
+		out = append(out, Entry{
+			ID: short(e.Name()), Description: "cache mount of steps", Used: used, Made: used, Kind: CacheMount,
+			Reclaimable: used.Before(since), tree: mountsDir + "/" + e.Name(),
+		})
+	}
+	return out
 }
 
 // changed is when a tree was renamed into its place.

@@ -129,8 +129,19 @@ func (c *Client) Apply(ctx context.Context, r ApplyRequest, in *os.File) (ApplyR
 
 // Exec runs a step. With r.Terminal, console receives the step's terminal once.
 func (c *Client) Exec(ctx context.Context, r ExecRequest, files []*os.File, console func(*os.File)) (ExecReply, error) {
+	return c.ExecWith(ctx, r, files, console, nil)
+}
+
+// ExecWith is Exec for steps with SSH mounts: listener receives the listening end
+// of each one's socket, with its Mount.ID.
+func (c *Client) ExecWith(ctx context.Context, r ExecRequest, files []*os.File, console func(*os.File), listener func(int, *os.File)) (ExecReply, error) {
 	var out ExecReply
-	err := c.call(ctx, request{Exec: &r}, files, func(_ json.RawMessage, got []*os.File) {
+	err := c.call(ctx, request{Exec: &r}, files, func(raw json.RawMessage, got []*os.File) {
+		var e execEvent
+		if json.Unmarshal(raw, &e) == nil && e.Listener > 0 && listener != nil && len(got) == 1 {
+			listener(e.Listener-1, got[0])
+			return
+		}
 		if console != nil && len(got) == 1 {
 			console(got[0])
 			return

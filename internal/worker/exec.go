@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,17 +34,27 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	if err != nil {
 		return out, err
 	}
+	if r.Command != nil {
+		end, err := s.command(ctx, c, r, a, &spec)
+		defer end()
+		if err != nil {
+			return out, err
+		}
+	}
 	exit, err := s.steps.Run(ctx, spec)
 	if err != nil {
 		return out, explainStart(r, err)
 	}
 	out.Exit = ExitStatus{Code: exit.Code, Signal: exit.Signal}
+	if r.Command != nil && exit.Signal == 0 && slices.Contains(r.Command.ExitCodes, exit.Code) {
+		out.Exit = ExitStatus{}
+	}
 	out.User, out.Sys = exit.User, exit.System
 	out.Full = out.Exit != (ExitStatus{}) && full(a.Upper)
-	if (out.Exit.Code != 0 || out.Exit.Signal != 0) && len(r.OnFailure) > 0 {
+	if out.Exit != (ExitStatus{}) && len(r.OnFailure) > 0 {
 		return out, s.onFailure(ctx, c, r, a)
 	}
-	if out.Exit.Code != 0 || out.Exit.Signal != 0 {
+	if out.Exit != (ExitStatus{}) {
 		return out, nil
 	}
 	if r.Collect != "" {
@@ -55,7 +66,11 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	if err := hide(a.Upper, r.Hidden); err != nil {
 		return out, err
 	}
-	out.Layer, err = s.describe(ctx, a.Upper, a.Lowers, r.Clamp, start.UnixNano())
+	describe := s.describe
+	if r.Command != nil {
+		describe = s.describeKept
+	}
+	out.Layer, err = describe(ctx, a.Upper, a.Lowers, r.Clamp, start.UnixNano())
 	if err != nil || out.Layer.Empty {
 		return out, err
 	}

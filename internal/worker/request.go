@@ -21,6 +21,7 @@ type request struct {
 	Unpack  *UnpackRequest  `json:"unpack,omitempty"`
 	Apply   *ApplyRequest   `json:"apply,omitempty"`
 	Exec    *ExecRequest    `json:"exec,omitempty"`
+	Change  *ChangeRequest  `json:"change,omitempty"`
 	Pack    *PackRequest    `json:"pack,omitempty"`
 	ReadTar *ReadTarRequest `json:"readTar,omitempty"`
 	Stat    *StatRequest    `json:"stat,omitempty"`
@@ -107,11 +108,56 @@ type ExecRequest struct {
 	UID, GID   uint32
 	Clamp      *int64
 
-	Collect   string   // where the step sees an empty directory; what it puts there is replied; empty: nowhere
+	Collect string   // where the step sees an empty directory; what it puts there is replied; empty: nowhere
+	Command *Command // of a Dockerfile's step; nil: none
+
 	Hidden    []string // names in the root directory whose changes are dropped
 	Commit    bool     // keep what the step changed as a layer
 	OnFailure []string // command to run on the console after a failure, before the step's files go
 	Console   int      // number of the first of the console's three streams; 0: none
+}
+
+// Command is what steps of Dockerfiles have beside the rest of an ExecRequest.
+// Their layer is kept even if it is empty.
+type Command struct {
+	User      string // name or number, with an optional group: looked up in the step's root
+	Hostname  string
+	Hosts     []string // lines for /etc/hosts
+	Mounts    []Mount
+	Limits    []Limit
+	ShmSize   int64
+	ExitCodes []int // that count as success; none: 0
+}
+
+// Mount is something that a step sees beside its root.
+type Mount struct {
+	Target   string
+	ReadOnly bool
+
+	// Of a bind, what it shows, and of a cache, what it starts with: a path in a
+	// stack of trees. Changes to a bind are lost with the step.
+	Lower    []string
+	Selector string
+
+	Cache  string // name of a kept directory: 64 characters of 0-9a-f; empty: no cache
+	Shared bool   // several steps may use it at the same time
+	Locked bool   // wait for those who use it; else, without Shared, take another one
+
+	Tmpfs bool
+	Size  int64 // bytes of a tmpfs
+
+	Secret int  // number of the file that holds the secret; 0: none
+	SSH    bool // the other end of the listening socket goes to Client.Exec's listener
+	UID    uint32
+	GID    uint32
+	Mode   uint32
+	ID     int // tells the SSH mounts of a request apart
+}
+
+// Limit is a resource limit of setrlimit(2).
+type Limit struct {
+	Resource int
+	Cur, Max uint64
 }
 
 // ExitStatus is how a step ended.

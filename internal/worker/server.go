@@ -30,6 +30,7 @@ type server struct {
 	steps    container.Runner
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
+	inMemory bool           // small files of steps are
 	tidy     sync.WaitGroup // snapshots being discarded beside the work
 
 	// Directories that show this program in steps, without and with a shell.
@@ -62,10 +63,11 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 	}
 	defer own.end()
 	driver := overlay.New(".")
-	if mountScratch() == nil {
+	inMemory := mountScratch() == nil
+	if inMemory {
 		driver = driver.WithScratch(scratchDir)
 	}
-	s := &server{driver: driver, session: own, singleID: singleID}
+	s := &server{driver: driver, session: own, singleID: singleID, inMemory: inMemory}
 	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)
 	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })
@@ -196,6 +198,8 @@ func (s *server) do(ctx context.Context, c *call, r request) (any, error) {
 		return s.apply(ctx, c, *r.Apply)
 	case r.Exec != nil:
 		return s.exec(ctx, c, *r.Exec)
+	case r.Change != nil:
+		return s.change(ctx, c, *r.Change)
 	case r.Pack != nil:
 		return s.pack(ctx, c, *r.Pack)
 	case r.ReadTar != nil:

@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"build.stacker.dev/internal/fileop"
+	"build.stacker.dev/internal/fileop/action"
+	"build.stacker.dev/internal/mount"
+	"build.stacker.dev/internal/rootfs"
+	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/source/localtree"
+)
+
+// ChangeRequest changes files on top of Lower by actions, and keeps what changed
+// as a layer, or as the tree Tree.
+type ChangeRequest struct {
+	Lower   []string
+	Chain   string // chainID of Lower; empty: there are none
+	Actions []action.Action
+	Inputs  []ChangeInput
+	Clamp   *int64
+	Tree    string // see ApplyRequest
+}
+
+// ChangeInput is something that copies read: a stack of trees, or a local tree.
+type ChangeInput struct {
+	Number int // by which actions name it
+	Lower  []string
+	Local  *LocalInput
+}
+
+// LocalInput is a listed tree of this machine: Dir numbers the file that is its
+// directory, List the one that holds the listing. Where that is of a single file,
+// copies know it as Name, and it lies in Dir as Kept.
+type LocalInput struct {
+	Dir, List  int
+	Name, Kept string
+}
+
+// Change changes files.
+func (c *Client) Change(ctx context.Context, r ChangeRequest, files []*os.File) (ApplyReply, error) {
+	var out ApplyReply
+	err := c.call(ctx, request{Change: &r}, files, nil, &out)
+	return out, err
+}
+
+func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out ApplyReply, err error) {
+	if r.Tree != "" && s.driver.Exists(r.Tree) {
+		return out, nil
+	}
+	inputs, release, err := s.inputs(c, r.Inputs)
+	defer release()
+	if err != nil {
+		return out, err
+	}
+	a, err := s.driver.Prepare(s.session.newID(), r.Lower)
+	if err != nil {
+		return out, err
+	}
+	defer s.discard(a.ID)
+	root, err := s.writable(a)
+	if err != nil {
+		return out, err
+	}
+	err = fileop.Do(ctx, fileop.Options{Root: root, Inputs: inputs, SingleID: s.singleID}, r.Actions)
+	_ = root.Close()
+	if err != nil {
+		return out, err
+	}
+	if r.Tree != "" {
+		return out, s.driver.Adopt(a.Upper, r.Tree)
+	}
+	out, err = s.describeKept(ctx, a.Upper, a.Lowers, r.Clamp, 0)
+	if err != nil {
+		return out, err
+	}
+	return out, s.driver.Adopt(a.Upper, layerTree(r.Chain, out.DiffID))
+}
+
+// writable opens an active snapshot to be changed, mounted nowhere.
+func (s *server) writable(a snapshot.Active) (*rootfs.Root, error) {
+	if len(a.Lowers) == 0 {
+		return rootfs.Open(a.Upper)
+	}
+	m, err := mount.Overlay(mount.OverlayOptions{Lowers: a.Lowers, Upper: a.Upper, Work: a.Work})
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return rootfs.OpenAt(int(m.Fd()), ".")
+}
+
+// describeKept is describe for a layer that is kept even if it is empty.
+func (s *server) describeKept(ctx context.Context, dir string, lower []string, clamp *int64, start int64) (ApplyReply, error) {
+	out, err := s.describe(ctx, dir, lower, clamp, start)
+	if err != nil || !out.Empty {
+		return out, err
+	}
+	return ApplyReply{DiffID: emptyDiffID, Size: emptySize}, nil
+}
+
+// emptyDiffID is the digest of a tar without entries: two blocks of zeros.
+const (
+	emptyDiffID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+	emptySize   = 1024
+)
+
+// inputs opens what copies read. release is never nil.
+func (s *server) inputs(c *call, all []ChangeInput) (trees map[int]*fileop.Tree, release func(), err error) {
+	var roots []*rootfs.Root
+	release = func() {
+		for _, r := range roots {
+			_ = r.Close()
+		}
+	}
+	trees = map[int]*fileop.Tree{}
+	for _, in := range all {
+		var root *rootfs.Root
+		var tree *fileop.Tree
+		switch {
+		case in.Local != nil:
+			root, tree, err = localInput(c, *in.Local)
+		case len(in.Lower) == 0:
+			if root, err = s.nothing(); err == nil {
+				tree = fileop.RootTree(root)
+			}
+		default:
+			if root, err = s.view(in.Lower); err == nil {
+				tree = fileop.RootTree(root)
+			}
+		}
+		if err != nil {
+			return nil, release, err
+		}
+		roots = append(roots, root)
+		trees[in.Number] = tree
+	}
+	return trees, release, nil
+}
+
+// nothing is an empty root file system.
+func (s *server) nothing() (*rootfs.Root, error) {
+	id := s.session.newID()
+	dir, err := s.driver.Dir(id)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.atEnd = append(s.atEnd, id)
+	s.mu.Unlock()
+	return rootfs.Open(dir)
+}
+
+// maxList bounds a listing, in bytes.
+const maxList = 1 << 30
+
+func localInput(c *call, in LocalInput) (*rootfs.Root, *fileop.Tree, error) {
+	dir, err := c.file(in.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := c.file(in.List)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, err := io.ReadAll(io.NewSectionReader(f, 0, maxList))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read listing: %w", err)
+	}
+	entries, err := localtree.Unmarshal(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	root, err := rootfs.OpenAt(int(dir.Fd()), ".")
+	if err != nil {
+		return nil, nil, err
+	}
+	return root, fileop.ListTree(entries, root, in.Name, in.Kept), nil
+}
