@@ -58,7 +58,7 @@ var imports = map[string]string{
 
 	"internal/frontend/dockerfile":  "internal/frontend/llb internal/graph",
 	"internal/frontend/llb":         "internal/fileop/action internal/graph",
-	"internal/fileop":               "internal/compress internal/fileop/action internal/layer internal/rootfs internal/source/localtree",
+	"internal/fileop":               "internal/compress internal/fileop/action internal/layer internal/layer/record internal/rootfs internal/source/localtree",
 	"internal/fileop/action":        "",
 	"internal/frontend/stackerfile": "internal/graph internal/source",
 	"internal/frontend/convert":     "internal/frontend/stackerfile",

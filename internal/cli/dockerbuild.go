@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -24,6 +25,7 @@ import (
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/progress"
 	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source"
 )
 
 // dockerBuild is a Dockerfile build under way.
@@ -32,6 +34,9 @@ type dockerBuild struct {
 	shared  buildOptions
 	options dockerOptions
 	context string // what the user named: a directory, -, or a URL; empty: none
+
+	mu    sync.Mutex
+	local map[digest.Digest]string // names of images of the local store, by their manifests
 
 	frontend dockerfile.Options
 	temp     string // holds what came from the standard input
@@ -71,7 +76,11 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	if err != nil {
 		return err
 	}
+	a.offline = shared.offline
 	d.builder = a.builder(ctx, s)
+	if d.builder.Images.Pull, err = pullPolicy(o.pull); err != nil {
+		return err
+	}
 	if d.builder.Secrets, err = newSecrets(o.secrets, o.ssh); err != nil {
 		return err
 	}
@@ -94,6 +103,19 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	return err
 }
 
+// pullPolicy reads --pull: docker's switch, or buildah's word.
+func pullPolicy(s string) (source.Policy, error) {
+	switch s {
+	case "", "false", "missing", "ifmissing":
+		return source.Missing, nil
+	case "true", "always", "newer", "ifnewer":
+		return source.Always, nil
+	case "never":
+		return source.Never, nil
+	}
+	return source.Missing, fmt.Errorf("--pull %s: it is always, missing or never", s)
+}
+
 // prepare finds the build context and the Dockerfile.
 func (d *dockerBuild) prepare(ctx context.Context) (err error) {
 	insecure, err := d.options.allowed()
@@ -104,7 +126,7 @@ func (d *dockerBuild) prepare(ctx context.Context) (err error) {
 	if o.Attributes, err = d.options.frontendAttributes(d.shared); err != nil {
 		return err
 	}
-	o.LLB = llb.Options{Locals: map[string]string{}, Layouts: map[string]string{}, AllowInsecure: insecure || d.shared.privileged}
+	o.LLB = llb.Options{Locals: map[string]string{}, Layouts: map[string]string{}, AllowInsecure: insecure || d.shared.privileged, Rename: d.localName}
 	if err := d.namedContexts(); err != nil {
 		return err
 	}
@@ -269,7 +291,28 @@ func (d *dockerBuild) Image(ctx context.Context, op graph.Image) (digest.Digest,
 	if err != nil {
 		return "", nil, err
 	}
-	return p.Result.Image.Manifest.Digest, p.Result.Image.Config, nil
+	found := p.Result.Image.Manifest.Digest
+	if l := p.Result.Layers; len(l) > 0 && strings.HasPrefix(l[0].Origin, source.StorePrefix) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.local == nil {
+			d.local = map[digest.Digest]string{}
+		}
+		d.local[found] = op.Reference
+	}
+	return found, p.Result.Image.Config, nil
+}
+
+// localName gives the name of an image of the local store in place of its digest,
+// by which no registry may have it.
+func (d *dockerBuild) localName(ref string) string {
+	_, sum, _ := strings.Cut(ref, "@")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if name, ok := d.local[digest.Digest(sum)]; ok {
+		return name
+	}
+	return ref
 }
 
 // ReadFile implements dockerfile.Engine.
@@ -292,11 +335,13 @@ func (d *dockerBuild) events(e solve.Event) {
 	}
 }
 
-func (d *dockerBuild) newSolver() *solve.Solver {
-	return solve.New(solve.Options{
+func (d *dockerBuild) solverOptions() solve.Options {
+	return solve.Options{
 		Cache: d.builder.State.Cache, Runner: d.builder, Events: d.events, Parallel: max(4, 2*cores()), Now: time.Now,
-	})
+	}
 }
+
+func (d *dockerBuild) newSolver() *solve.Solver { return solve.New(d.solverOptions()) }
 
 // call answers a question about the Dockerfile.
 func (d *dockerBuild) call(ctx context.Context, question string, asJSON bool) error {

@@ -70,8 +70,6 @@ var refusals = map[string]struct {
 }{
 	"attest":        {"attestations are not made", nil},
 	"builder":       {"there is no daemon to choose", []string{"default"}},
-	"cache-from":    {"results are kept in the state directory only", nil},
-	"cache-to":      {"results are kept in the state directory only", []string{"type=inline"}},
 	"cap-add":       {"a step's capabilities are fixed; see --allow security.insecure", nil},
 	"cap-drop":      {"a step's capabilities are fixed", nil},
 	"cgroup-parent": {"steps have no control group of their own", nil},

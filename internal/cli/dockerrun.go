@@ -59,8 +59,21 @@ func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, outputs *
 		g.Targets = append(g.Targets, &graph.Target{Name: imageName(r, i), Vertex: r.Images[i].Vertex})
 	}
 	results := make([]cache.Result, len(r.Images))
-	d.solver = d.newSolver()
-	err := d.solver.Solve(ctx, g, func(ctx context.Context, t *graph.Target, got cache.Result) (err error) {
+	with, err := d.shared.cache.parse()
+	if err != nil {
+		return err
+	}
+	if d.app.offline {
+		with = with.local()
+	}
+	o := d.solverOptions()
+	kept, end := d.app.sharedCache(ctx, with, d.builder, d.events)
+	defer end()
+	if kept != nil {
+		o.Shared = kept
+	}
+	d.solver = solve.New(o)
+	err = d.solver.Solve(ctx, g, func(ctx context.Context, t *graph.Target, got cache.Result) (err error) {
 		for i := range g.Targets {
 			if g.Targets[i] == t {
 				results[i], err = d.builder.Layered(ctx, got)

@@ -17,11 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/fileop/action"
-	"build.stacker.dev/internal/layer"
+	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 )
 
-func ownerAttribute(uid, gid uint32) (string, []byte) { return layer.OwnerAttribute(uid, gid) }
+// ownerAttribute gives the attribute that records a file's owner where ids cannot be
+// set, and its value.
+func ownerAttribute(uid, gid uint32) (string, []byte) {
+	return record.Owner, record.EncodeOwner(uid, gid)
+}
 
 // owner looks an action's owner up. A name that is not known means 0, as in
 // BuildKit: images without /etc/passwd have a root all the same.

@@ -32,7 +32,7 @@ const (
 type Options struct {
 	Locals  map[string]string // directories by the name of a local source
 	Layouts map[string]string // "oci:DIRECTORY:TAG" by the store of an oci-layout source
-	// Rename gives the name under which a registry has an image.
+	// Rename gives the name under which an image is looked for; nil: its own.
 	Rename func(string) string
 	// AllowInsecure lets steps have all capabilities of their user namespace.
 	AllowInsecure bool

@@ -61,7 +61,7 @@ func TestLoad(t *testing.T) {
 		state llb.State
 		want  []string // in the text of the graph
 	}{
-		{"image", base, []string{`0 Image [] {"Reference":"docker://docker.io/library/a:b","Insecure":false,"OS":"linux","Arch":"amd64"`}},
+		{"image", base, []string{`0 Image [] {"Reference":"docker.io/library/a:b","Insecure":false,"OS":"linux","Arch":"amd64"`}},
 		{"scratch", llb.Scratch(), []string{"0 Scratch"}},
 		{
 			"files", llb.Scratch().File(llb.Mkdir("/d", 0o750, llb.WithParents(true)).Mkfile("/d/f", 0o640, []byte("x"), llb.WithUser("u:7"), llb.WithCreatedTime(at)).

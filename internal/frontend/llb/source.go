@@ -58,7 +58,7 @@ func (l *loader) image(ref string, attrs map[string]string, p *pb.Platform) (gra
 	if l.Rename != nil {
 		ref = l.Rename(ref)
 	}
-	op := graph.Image{Reference: "docker://" + ref}
+	op := graph.Image{Reference: ref}
 	setPlatform(&op, p)
 	return op, err
 }
