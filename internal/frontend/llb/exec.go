@@ -143,7 +143,11 @@ func (l *loader) mount(v *graph.Vertex, op *pb.Op, m *pb.Mount, cmd *graph.Comma
 		out.Type, out.ID, out.UID, out.GID, out.Mode, out.Optional = graph.MountSecret, o.GetID(), o.GetUid(), o.GetGid(), o.GetMode(), o.GetOptional()
 	case pb.MountType_SSH:
 		o := m.SSHOpt
-		out.Type, out.ID, out.UID, out.GID, out.Mode, out.Optional = graph.MountSSH, o.GetID(), o.GetUid(), o.GetGid(), o.GetMode(), o.GetOptional()
+		id := o.GetID()
+		if id == "" {
+			id = "default"
+		}
+		out.Type, out.ID, out.UID, out.GID, out.Mode, out.Optional = graph.MountSSH, id, o.GetUid(), o.GetGid(), o.GetMode(), o.GetOptional()
 	default:
 		return fmt.Errorf("type %s is not supported", m.MountType)
 	}
