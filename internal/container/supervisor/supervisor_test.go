@@ -220,3 +220,14 @@ func TestTable(t *testing.T) {
 		}
 	}
 }
+
+func TestHasName(t *testing.T) {
+	for list, want := range map[string]bool{
+		"": false, "user.a\x00": false, "user.a\x00user.rootlesscontainers\x00": true, "user.rootlesscontainers\x00x\x00": true,
+		"user.rootlesscontainers.x\x00": false, "user.rootlesscontainers": false, "\x00\x00": false,
+	} {
+		if got := hasName([]byte(list), ownerAttr); got != want {
+			t.Errorf("%q: %v, want %v", list, got, want)
+		}
+	}
+}
