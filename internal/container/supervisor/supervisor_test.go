@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"unsafe"
 )
 
 // What the kernel does to ids, from setuid(2), setreuid(2) and setresuid(2).
@@ -228,6 +229,20 @@ func TestHasName(t *testing.T) {
 	} {
 		if got := hasName([]byte(list), ownerAttr); got != want {
 			t.Errorf("%q: %v, want %v", list, got, want)
+		}
+	}
+}
+
+// The kernel writes as much as it has.
+func TestSizes(t *testing.T) {
+	for name, got := range map[string][2]uintptr{
+		"statx":        {unsafe.Sizeof(statxBuf{}), 256},
+		"mount id":     {unsafe.Offsetof(statxBuf{}.mountID), 144},
+		"notification": {unsafe.Sizeof(notification{}), 80},
+		"response":     {unsafe.Sizeof(response{}), 24},
+	} {
+		if got[0] != got[1] {
+			t.Errorf("%s: %d bytes, want %d", name, got[0], got[1])
 		}
 	}
 }
