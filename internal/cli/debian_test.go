@@ -27,7 +27,7 @@ debian:
     export DEBIAN_FRONTEND=noninteractive
     apt-get update
     apt-get install -y --no-install-recommends openssh-client dbus iputils-ping man-db postfix
-    rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
+    rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/apt /var/cache/ldconfig
     mkdir -p /srv/owned && chown 1234:4321 /srv/owned
     echo mine > /srv/mine
   bom: {generate: true}

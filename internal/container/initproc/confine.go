@@ -59,6 +59,9 @@ func (c *container) confine() error {
 		if err == nil {
 			c.serve(listener)
 		}
+		if err == syscall.EBUSY {
+			return fail("install listener of system calls (the container around has one: give this user subordinate ids)", err)
+		}
 		return fail("install listener of system calls", err)
 	}
 	return fail("install system call filter", install.Install(c.Seccomp))

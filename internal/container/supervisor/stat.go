@@ -15,22 +15,45 @@ const (
 	specialAttr cstring = record.Special + "\x00"
 )
 
-// note gives the owner that is noted for the file called name.
+// note gives the owner that is noted for the file called name. Most files have no
+// attributes: their list says so with one look for both kinds of note.
 func (s *supervisor) note(name *byte, follow bool) (uid, gid uint32, ok bool) {
-	value, e := s.getxattr(name, ownerAttr, follow)
-	if e == 0 {
-		uid, gid, err := record.DecodeOwner(value, 0, 0)
-		return uid, gid, err == nil
-	}
-	// Of links and the like, which have no such attributes, the kernel says that
-	// too. A link that is followed leads to one of these hardly ever.
-	if e != syscall.ENODATA {
+	n, e := s.listxattr(name, follow)
+	many := e == syscall.ERANGE // too many names to list: look for each
+	if !many && (e != 0 || n == 0) {
 		return 0, 0, false
 	}
-	if value, e = s.getxattr(name, specialAttr, follow); e != 0 {
+	names := s.names[:n]
+	if many || hasName(names, ownerAttr) {
+		value, e := s.getxattr(name, ownerAttr, follow)
+		if e == 0 {
+			uid, gid, err := record.DecodeOwner(value, 0, 0)
+			return uid, gid, err == nil
+		}
+	}
+	if !many && !hasName(names, specialAttr) {
+		return 0, 0, false
+	}
+	value, e := s.getxattr(name, specialAttr, follow)
+	if e != 0 {
 		return 0, 0, false
 	}
 	return record.DecodeSpecial(value)
+}
+
+// hasName tells whether a list of names, each with its NUL, has one.
+func hasName(list []byte, name cstring) bool {
+	for len(list) > 0 {
+		end := 0
+		for end < len(list)-1 && list[end] != 0 {
+			end++
+		}
+		if string(list[:end+1]) == string(name) {
+			return true
+		}
+		list = list[end+1:]
+	}
+	return false
 }
 
 // statPath answers a call of the stat family for the path at addr.

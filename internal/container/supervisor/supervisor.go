@@ -116,6 +116,7 @@ type supervisor struct {
 	leaf       [nameMax + 1]byte         // last element of path
 	handleName [prefixMax]byte           // the same, of an open file
 	owner      [2]uint32                 // that show found
+	names      [512]byte                 // of attributes; the kernel allocates as much for a call
 	value      [256]byte                 // of an attribute
 	list       [64 << 10]byte            // names of attributes, or a list of groups
 	status     [256]byte                 // beginning of /proc/PID/status

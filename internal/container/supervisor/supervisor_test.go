@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"unsafe"
 )
 
 // What the kernel does to ids, from setuid(2), setreuid(2) and setresuid(2).
@@ -217,6 +218,31 @@ func TestTable(t *testing.T) {
 	for i := range maxGroups/perCreds + 1 {
 		if n := s.intern(creds{uid: ids{uint32(i + 1)}, groups: groups}); (n < 0) != (i >= maxGroups/perCreds) {
 			t.Fatalf("groups %d: %d", i, n)
+		}
+	}
+}
+
+func TestHasName(t *testing.T) {
+	for list, want := range map[string]bool{
+		"": false, "user.a\x00": false, "user.a\x00user.rootlesscontainers\x00": true, "user.rootlesscontainers\x00x\x00": true,
+		"user.rootlesscontainers.x\x00": false, "user.rootlesscontainers": false, "\x00\x00": false,
+	} {
+		if got := hasName([]byte(list), ownerAttr); got != want {
+			t.Errorf("%q: %v, want %v", list, got, want)
+		}
+	}
+}
+
+// The kernel writes as much as it has.
+func TestSizes(t *testing.T) {
+	for name, got := range map[string][2]uintptr{
+		"statx":        {unsafe.Sizeof(statxBuf{}), 256},
+		"mount id":     {unsafe.Offsetof(statxBuf{}.mountID), 144},
+		"notification": {unsafe.Sizeof(notification{}), 80},
+		"response":     {unsafe.Sizeof(response{}), 24},
+	} {
+		if got[0] != got[1] {
+			t.Errorf("%s: %d bytes, want %d", name, got[0], got[1])
 		}
 	}
 }

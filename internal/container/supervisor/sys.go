@@ -85,6 +85,19 @@ func (s *supervisor) getxattr(name *byte, attr cstring, follow bool) ([]byte, sy
 	return s.value[:n], 0
 }
 
+// listxattr reads the names of all attributes of the file called name into s.names.
+func (s *supervisor) listxattr(name *byte, follow bool) (int, syscall.Errno) {
+	nr := uintptr(syscall.SYS_LLISTXATTR)
+	if follow {
+		nr = syscall.SYS_LISTXATTR
+	}
+	n, _, e := syscall.Syscall(nr, uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(&s.names)), unsafe.Sizeof(s.names))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), 0
+}
+
 func setxattr(name *byte, attr uintptr, value []byte) syscall.Errno {
 	_, _, e := syscall.Syscall6(syscall.SYS_SETXATTR, uintptr(unsafe.Pointer(name)), attr, uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0, 0)
 	return e
