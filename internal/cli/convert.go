@@ -84,16 +84,20 @@ func upper(names []string) []string {
 	return out
 }
 
-// convertBase reads the config of a base image, of this machine's platform.
+// convertBase reads the config of a base image, of this machine's platform, from the local
+// store or else from a registry, as FROM does.
 func (a *app) convertBase(ctx context.Context, name string, insecure bool) (convert.Base, error) {
 	s, err := a.openState(ctx)
 	if err != nil {
 		return convert.Base{}, err
 	}
-	img, err := a.images(s).Resolve(ctx, source.DockerPrefix+name, insecure, image.HostPlatform())
+	img, err := a.images(s).Resolve(ctx, name, insecure, image.HostPlatform())
 	if err != nil {
 		return convert.Base{}, err
 	}
 	c := img.Config.Config
-	return convert.Base{Env: c.Env, User: c.User, WorkingDir: c.WorkingDir, Shell: c.Shell, OnBuild: c.OnBuild}, nil
+	return convert.Base{
+		Env: c.Env, User: c.User, WorkingDir: c.WorkingDir, Shell: c.Shell, OnBuild: c.OnBuild,
+		Local: strings.HasPrefix(img.Origin, source.StorePrefix),
+	}, nil
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // internalCommand has the helpers that earlier versions ran in containers, and
-// that test suites of their users call. None of them is needed by a build.
+// that test suites of their users call; and su-exec, which converted Dockerfiles use.
 func (a *app) internalCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "internal-go", Short: "helpers for scripts", Hidden: true, Args: cobra.ArbitraryArgs, RunE: func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -44,6 +44,10 @@ func (a *app) internalCommand() *cobra.Command {
 		a.utility("chmod OCTAL FILE", "change the mode of a file", "chmod"),
 		a.utility("chown UID[:GID] FILE", "change the owner of a file", "chown"),
 		&cobra.Command{
+			Use: "su-exec USER[:GROUP] COMMAND...", Short: "run a command as a user", DisableFlagParsing: true,
+			RunE: func(cmd *cobra.Command, args []string) error { return a.utilityStatus(cmd.Context(), "su-exec", args) },
+		},
+		&cobra.Command{
 			Use: "check-aa-profile PROFILE", Short: "exit with 52 without AppArmor", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return a.checkProfile(args[0]) },
 		},
@@ -56,13 +60,17 @@ func (a *app) utility(use, short string, command ...string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			argv := append(append(append([]string(nil), command...), "--"), args...)
-			if code := shell.Main(cmd.Context(), argv, a.std.In, a.std.Out, a.std.Err); code != 0 {
-				return exitStatus(code)
-			}
-			return nil
+			return a.utilityStatus(cmd.Context(), command[0], append(append(append([]string(nil), command[1:]...), "--"), args...))
 		},
 	}
+}
+
+// utilityStatus runs a core utility for its exit status.
+func (a *app) utilityStatus(ctx context.Context, name string, args []string) error {
+	if code := shell.Main(ctx, append([]string{name}, args...), a.std.In, a.std.Out, a.std.Err); code != 0 {
+		return exitStatus(code)
+	}
+	return nil
 }
 
 // checkOverlay tries what steps need.

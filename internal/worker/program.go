@@ -5,6 +5,7 @@ package worker
 
 import (
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ import (
 // one for each version of the program.
 func (s *server) program() (*os.File, error) {
 	const self = "/proc/self/exe"
+	if err := static(self); err != nil {
+		return nil, err
+	}
 	exe, err := os.OpenFile(self, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -47,6 +51,24 @@ func (s *server) program() (*os.File, error) {
 		}
 	}
 	return os.OpenFile(kept, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// errDynamic is told where the loader of a step's image would be asked for.
+var errDynamic = errors.New("this stacker is no static program, so that it does not start in steps: build it with CGO_ENABLED=0")
+
+// static fails where a program needs a loader, which images need not have.
+func static(name string) error {
+	f, err := elf.Open(name)
+	if err != nil {
+		return fmt.Errorf("read program: %w", err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return errDynamic
+		}
+	}
+	return nil
 }
 
 func (s *server) keepProgram(self, tree string) (err error) {

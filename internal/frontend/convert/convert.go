@@ -63,6 +63,7 @@ type Base struct {
 	WorkingDir string
 	Shell      []string
 	OnBuild    []string
+	Local      bool // it is in the local store, not in a registry
 }
 
 // Output is what becomes of it.

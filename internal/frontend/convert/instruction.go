@@ -204,14 +204,17 @@ func (c *converter) run(s *stage, i *instructions.RunCommand) error {
 	}
 	line := strings.Join(words, " ")
 	if s.user != "" && s.user != "root" && s.user != "0" {
-		line = "su-exec " + quote(s.user) + " " + line
+		line = asUser + quote(s.user) + " " + line
 		if _, ok := get(s.env, "HOME"); !ok {
-			line = "env -u HOME " + line // su-exec sets the user's own
+			line = "(unset HOME; " + line + ")" // su-exec sets the user's own
 		}
 	}
 	p.run = append(p.run, line)
 	return nil
 }
+
+// asUser runs a command as a user. The image may have no program for that.
+const asUser = "/stacker/bin/stacker internal-go su-exec "
 
 // heredoc is the text that the shell gets for a RUN with heredocs.
 func (c *converter) heredoc(i *instructions.RunCommand) (string, error) {

@@ -70,6 +70,9 @@ func (c *converter) copy(ctx context.Context, s *stage, i *instructions.CopyComm
 		if inside != "/" && strings.HasSuffix(source, "/") {
 			inside += "/"
 		}
+		if err := c.afterDirs(s, dest); err != nil {
+			return err
+		}
 		s.piece.imports = append(s.piece.imports, p.entry("stacker://"+name+inside, dest))
 	}
 	return nil
@@ -83,10 +86,11 @@ func (c *converter) fromStage(ctx context.Context, from string) (string, error) 
 	if strings.Contains(from, "${{") {
 		return "", c.fail("name the image", "COPY --from with an ARG cannot be converted")
 	}
-	if _, err := c.in.Base(ctx, from, c.in.Insecure); err != nil {
+	base, err := c.in.Base(ctx, from, c.in.Insecure)
+	if err != nil {
 		return "", c.fail("", "read the image %s: %v", from, err)
 	}
-	p := &piece{from: dockerBase(from), insecure: c.in.Insecure, buildOnly: true}
+	p := &piece{from: dockerBase(from, base), insecure: c.in.Insecure, buildOnly: true}
 	name := "image." + strings.NewReplacer("/", ".", ":", ".", "@", ".").Replace(from)
 	if !c.names[name] {
 		if err := c.name(p, name); err != nil {
@@ -201,6 +205,9 @@ func (c *converter) localPath(s *stage, name string, p place, ignored *patternma
 	case p.mode != "":
 		return c.fail("", "--chmod of a directory cannot be converted: the mode of an import is that of its files")
 	}
+	if err := c.afterDirs(s, p.dest); err != nil {
+		return err
+	}
 	dest := strings.TrimSuffix(p.dest, "/")
 	before := len(s.piece.imports)
 	if err := c.directory(s, name, dest, p, ignored); err != nil {
@@ -211,6 +218,15 @@ func (c *converter) localPath(s *stage, name string, p place, ignored *patternma
 		if n > maxEntries {
 			return c.fail("move what is copied to a directory of its own", "the ignore file leaves parts of %s out, and more than %d entries remain", name, maxEntries)
 		}
+	}
+	return nil
+}
+
+// afterDirs starts a new piece where WORKDIR makes the directory dest: the contents of a
+// directory that go there must not give it their own directory's owner and mode.
+func (c *converter) afterDirs(s *stage, dest string) error {
+	if slices.Contains(s.piece.dirs, strings.TrimSuffix(dest, "/")) {
+		return c.split(s)
 	}
 	return nil
 }

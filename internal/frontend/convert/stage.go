@@ -184,12 +184,20 @@ func (c *converter) from(ctx context.Context, s *stage, in *instructions.Stage) 
 	if len(base.Shell) > 0 {
 		s.shell = base.Shell
 	}
-	p.from, p.insecure = dockerBase(written), c.in.Insecure
+	p.from, p.insecure = dockerBase(written, base), c.in.Insecure
 	return p, nil
 }
 
-// dockerBase is the from of an image in a registry.
-func dockerBase(name string) []kv { return []kv{{"type", "docker"}, {"url", "docker://" + name}} }
+// dockerBase is the from of an image in a registry, or in the local store, where names
+// have no scheme and must have a tag.
+func dockerBase(name string, base Base) []kv {
+	if !base.Local {
+		name = "docker://" + name
+	} else if !strings.ContainsAny(name[strings.LastIndex(name, "/")+1:], ":@") {
+		name += ":latest"
+	}
+	return []kv{{"type", "docker"}, {"url", name}}
+}
 
 // defaultPath is the PATH of an image that says none.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
