@@ -16,7 +16,7 @@ demo: build ## build a real image with it, and run something in the result
 	cd examples/hello && ../../stacker chroot hello /hello
 
 test: build ## all tests; as root also those that need it
-	$(GO) test ./...
+	$(GO) test -timeout 28m ./...
 
 lint:
 	@test -z "$$(gofmt -l cmd internal bench *.go)" || { gofmt -l cmd internal bench *.go; exit 1; }
