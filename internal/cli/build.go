@@ -208,6 +208,7 @@ func (a *app) graph(ctx context.Context, p *stackerfile.Project, o buildOptions)
 		Network:    graph.Network(o.network), Privileged: o.privileged,
 		Namespace: o.namespace, NoYAML: o.noYAML, Version: Version(),
 		GitVersion: func(dir string) string { return gitVersion(ctx, dir) },
+		Dockerfile: func(s *stackerfile.Stage) (graph.Vertex, []byte, error) { return a.dockerfileBase(ctx, s) },
 	}
 	return p.Graph(g)
 }

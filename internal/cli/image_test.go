@@ -7,10 +7,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -75,6 +77,42 @@ func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 	}
 	_, err := fmt.Fprintf(ts.Stdout(), "layers: %d\n", len(m.Layers))
+	ts.Check(err)
+}
+
+// cmdMerged lists what a tag's layers make together, and how a container of it is run, in a
+// form that two images can be compared by: merged LAYOUT TAG. It knows no deletions.
+func cmdMerged(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: merged LAYOUT TAG")
+	}
+	l, m, config := load(ts, args[0], args[1])
+	defer l.Close()
+	var all bytes.Buffer
+	for _, d := range m.Layers {
+		r, err := l.Open(context.Background(), d)
+		ts.Check(err)
+		err = list(&all, 0, d.MediaType, r)
+		_ = r.Close()
+		ts.Check(err)
+	}
+	last := map[string]string{}
+	for line := range strings.Lines(all.String()) {
+		if strings.Contains(line, "/.wh.") {
+			ts.Fatalf("a deletion: %s", line)
+		}
+		last[strings.Fields(line)[5]] = line
+	}
+	for _, name := range slices.Sorted(maps.Keys(last)) {
+		_, err := io.WriteString(ts.Stdout(), last[name])
+		ts.Check(err)
+	}
+	c, err := image.ParseConfig(config)
+	ts.Check(err)
+	c.Config.ArgsEscaped = false // means something on Windows only
+	text, err := json.Marshal(c.Config)
+	ts.Check(err)
+	_, err = fmt.Fprintf(ts.Stdout(), "%s\n", text)
 	ts.Check(err)
 }
 

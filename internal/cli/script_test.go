@@ -210,6 +210,7 @@ func TestScripts(t *testing.T) {
 			"digest":    cmdDigest,
 			"fault":     cmdFault,
 			"image":     cmdImage,
+			"merged":    cmdMerged,
 			"interrupt": cmdInterrupt,
 			"mktar":     cmdTar,
 			"push":      cmdPush,

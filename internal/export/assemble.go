@@ -51,6 +51,12 @@ func assemble(t *graph.Target, results func(*graph.Vertex) (cache.Result, bool))
 	}
 	a := assembled{annotations: map[string]string{}}
 	switch {
+	case t.Image != nil:
+		p, err := NewProduct(t.Name, t.Image, r.Layers, t.Config.SourceEpoch)
+		if err != nil {
+			return assembled{}, err
+		}
+		return assembled{config: p.Config, annotations: p.Annotations, layers: r.Layers, below: p.OwnHistory}, nil
 	case t.Parent != nil:
 		below, err := assemble(t.Parent, results)
 		if err != nil {

@@ -68,6 +68,10 @@ type Target struct {
 	BuildOnly bool    // the result is not exported
 	Config    Config
 
+	// Image is the whole config document of the stage's image, where the frontend knows
+	// it; nil: it is made of that of the image below and of Config.
+	Image []byte
+
 	// Parent is the stage whose image this one starts from; Base is the source
 	// vertex that it starts from. At most one is set.
 	Parent *Target

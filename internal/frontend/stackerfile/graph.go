@@ -39,6 +39,9 @@ type GraphOptions struct {
 	NoYAML      bool   // leave the build file out of the annotations
 	Version     string // of this program
 	GitVersion  func(dir string) string
+	// Dockerfile reads the Dockerfile that is the base of a stage. nil: there is
+	// nobody who could.
+	Dockerfile func(s *Stage) (graph.Vertex, []byte, error)
 }
 
 // Graph turns the project's stages into a graph, one target per stage.
@@ -114,6 +117,13 @@ func (g *grapher) from(s *Stage, t *graph.Target) (*graph.Vertex, error) {
 		parent := g.targets[s.From.Tag]
 		t.Parent = parent
 		return parent.Vertex, nil
+	case "dockerfile":
+		parent, err := g.dockerfile(s)
+		if err != nil {
+			return nil, err
+		}
+		t.Parent = parent
+		return parent.Vertex, nil
 	case "docker", "oci":
 		op := graph.Image{Reference: g.reference(s.From), Insecure: s.From.Insecure, OS: s.OS, Arch: s.Arch}
 		t.Base = vertex(op, "base "+s.From.URL)
@@ -125,7 +135,25 @@ func (g *grapher) from(s *Stage, t *graph.Target) (*graph.Vertex, error) {
 		}
 		return vertex(graph.Tar{}, "base "+s.From.URL, g.source(s, i)), nil
 	}
-	return nil, &Error{Pos: s.From.Pos, Msg: "unknown layer type: " + s.From.Type, Hint: "types are docker, oci, tar, built and scratch"}
+	return nil, &Error{Pos: s.From.Pos, Msg: "unknown layer type: " + s.From.Type, Hint: "types are " + strings.Join(fromTypes, ", ")}
+}
+
+// dockerfile is the stage of a Dockerfile that s starts from. It becomes no image.
+func (g *grapher) dockerfile(s *Stage) (*graph.Target, error) {
+	if g.o.Dockerfile == nil {
+		return nil, &Error{Pos: s.From.Pos, Msg: "a Dockerfile cannot be the base here"}
+	}
+	v, config, err := g.o.Dockerfile(s)
+	if err != nil {
+		return nil, &Error{
+			Pos: s.From.refPos, Msg: "read the Dockerfile of stage " + s.Name + ": " + err.Error(), Err: err,
+			Quote: newDocument(s.File.Name, s.File.Raw).line(s.From.refPos.Line),
+		}
+	}
+	return &graph.Target{
+		Name: s.Name + " (Dockerfile)", Pos: s.From.Pos.graph(), Vertex: &v, BuildOnly: true, Image: config,
+		Config: graph.Config{SourceEpoch: g.o.SourceEpoch},
+	}, nil
 }
 
 // reference is a base image's reference as package source knows it: docker://…

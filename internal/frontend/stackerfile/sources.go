@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-var fromTypes = []string{"docker", "oci", "tar", "built", "scratch"}
+var fromTypes = []string{"docker", "oci", "tar", "built", "scratch", "dockerfile"}
 
 // from reads the base of a stage.
 func (d *decoder) from(n *node) From {
@@ -64,6 +64,11 @@ func (d *decoder) checkFrom(n *node, f *From, at map[string]*node) {
 			return
 		}
 		d.kindOf(v, f.URL)
+	case "dockerfile":
+		if v := place("path"); f.Path == "" {
+			d.fail(v, "write the Dockerfile in path:", "from path cannot be empty for image type 'dockerfile'")
+		}
+		f.Path = d.hostPath(f.Path)
 	case "":
 		d.fail(n, "add type: with one of "+strings.Join(fromTypes, ", "), "invalid layer: no base")
 	default:

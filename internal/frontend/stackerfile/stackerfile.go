@@ -163,7 +163,7 @@ type Run struct {
 // From is the base of a stage. Which fields are set depends on Type.
 type From struct {
 	Pos Pos
-	// Type is docker, oci, tar, built or scratch.
+	// Type is docker, oci, tar, built, scratch or dockerfile.
 	Type string
 	// URL is the text of `url`, for docker, oci and tar. A docker URL is
 	// `docker://reference`, or another transport's name, a colon and its rest; an
@@ -173,6 +173,11 @@ type From struct {
 	Tag string
 	// Insecure accepts plain http and unknown certificates (docker).
 	Insecure bool
+	// Path is the absolute path of a Dockerfile or of its directory, Target one of its
+	// stages or empty, BuildArgs the values of its ARGs (dockerfile).
+	Path      string
+	Target    string
+	BuildArgs []KV
 
 	refPos Pos // of what names the stage or image
 }

@@ -97,6 +97,11 @@ var fromFields = []field[From]{
 	}},
 	{"tag", "Name of the stage that is the base (type built).", text, func(d *decoder, f *From, v *node) { f.Tag, _ = d.text(v, "tag") }},
 	{"insecure", "Allow plain HTTP and unknown certificates (type docker).", truth, func(d *decoder, f *From, v *node) { f.Insecure = d.truth(v, "insecure") }},
+	{"path", "A Dockerfile, or the directory of one, relative to this file (type dockerfile). Its directory is the build context.", text, func(d *decoder, f *From, v *node) {
+		f.Path, _ = d.text(v, "path")
+	}},
+	{"target", "Name of the Dockerfile's stage. Default: the last one (type dockerfile).", text, func(d *decoder, f *From, v *node) { f.Target, _ = d.text(v, "target") }},
+	{"build_args", "Values of the Dockerfile's ARGs (type dockerfile).", mapOfTexts, func(d *decoder, f *From, v *node) { f.BuildArgs = d.kvs(v, "build_args") }},
 }
 
 var importFields = []field[Import]{
