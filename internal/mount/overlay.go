@@ -78,7 +78,7 @@ func explain(err error) error {
 	switch {
 	case e.Err == syscall.EINVAL && e.Op == "fsconfig overlay lowerdir+":
 		e.Log = "overlays of this form need Linux 6.5 or later"
-	case e.Err == syscall.EINVAL:
+	case e.Err == syscall.EINVAL && (e.Op == "fsconfig overlay create" || e.Op == "fsconfig overlay upperdir"):
 		e.Log = "the file system of the upper directory cannot hold one: it may be an overlay itself; use another state directory"
 	case e.Err == syscall.ENODEV:
 		e.Log = "the kernel has no overlay file system"
