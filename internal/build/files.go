@@ -94,7 +94,7 @@ func (b *Builder) http(ctx context.Context, op graph.HTTP, emit solve.Sink) (*ca
 	case f.How == httpfile.ReusedOffline:
 		emit(solve.Event{Kind: solve.Note, Level: solve.Warning, Text: "Couldn't obtain file info of " + displayURL(op.URL) + ", using cached copy"})
 	case f.How == httpfile.Downloaded:
-		begin() // an empty file has no progress
+		begin()            // an empty file has no progress
 		if op.Hash == "" { // for people who want to write it down
 			emit(solve.Event{Kind: solve.Note, Text: fmt.Sprintf("imported file hashes (after substitutions):\n  - path: %q\n    hash: %q",
 				displayURL(op.URL), f.Digest.Encoded())})
