@@ -45,6 +45,7 @@ func workloads() []workload {
 	return []workload{
 		{"steps", benchSteps},
 		{"cached", benchCached},
+		{"parallel", benchParallel},
 		{"unpack", benchUnpack},
 		{"commit", benchCommit},
 		{"compress", benchCompress},

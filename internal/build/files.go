@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -75,8 +76,16 @@ func (b *Builder) files(t *localtree.Tree, path string) (*cache.Result, error) {
 
 // http fetches a file, or finds that the one that is here still stands.
 func (b *Builder) http(ctx context.Context, op graph.HTTP, emit solve.Sink) (*cache.Result, error) {
+	begin := sync.OnceFunc(func() {
+		emit(solve.Event{Kind: solve.Note, Text: "downloading " + displayURL(op.URL)})
+	})
 	o := b.HTTP
 	o.Hash, o.Index = op.Hash, b.index
+	o.Progress = func(done, _ int64) {
+		if done > 0 {
+			begin()
+		}
+	}
 	f, err := httpfile.Fetch(ctx, op.URL, o)
 	if err != nil {
 		return nil, err
@@ -85,11 +94,11 @@ func (b *Builder) http(ctx context.Context, op graph.HTTP, emit solve.Sink) (*ca
 	case f.How == httpfile.ReusedOffline:
 		emit(solve.Event{Kind: solve.Note, Level: solve.Warning, Text: "Couldn't obtain file info of " + displayURL(op.URL) + ", using cached copy"})
 	case f.How == httpfile.Downloaded:
-		text := "downloaded " + displayURL(op.URL)
+		begin()            // an empty file has no progress
 		if op.Hash == "" { // for people who want to write it down
-			text += fmt.Sprintf("\nimported file hashes (after substitutions):\n  - path: %q\n    hash: %q", displayURL(op.URL), f.Digest.Encoded())
+			emit(solve.Event{Kind: solve.Note, Text: fmt.Sprintf("imported file hashes (after substitutions):\n  - path: %q\n    hash: %q",
+				displayURL(op.URL), f.Digest.Encoded())})
 		}
-		emit(solve.Event{Kind: solve.Note, Text: text})
 	}
 	t, err := b.index.Scan(ctx, f.Path, localtree.Options{})
 	if err != nil {
@@ -178,8 +187,8 @@ func (b *Builder) openFile(ctx context.Context, r cache.Result) (*os.File, error
 // ImportsCopy puts a step's imports where users of stacker.yaml look for them:
 // one file or directory per import, below the directory that the step names.
 // The build itself does not read them. Where they are there already, nothing is
-// read or written.
-func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func(*graph.Vertex) (cache.Result, bool)) error {
+// read or written. tell gets a sentence about each.
+func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func(*graph.Vertex) (cache.Result, bool), tell func(text string)) error {
 	copies, dir := importsOf(v)
 	if dir == "" {
 		return nil
@@ -203,8 +212,18 @@ func (b *Builder) ImportsCopy(ctx context.Context, v *graph.Vertex, results func
 			}
 			to = dir
 		}
-		if _, err := t.CopyTo(ctx, b.index, to); err != nil {
+		changes, err := t.CopyTo(ctx, b.index, to)
+		if err != nil {
 			return fmt.Errorf("copy imports: %w", err)
+		}
+		what := r.Path
+		if op, ok := v.Inputs[c.Input].Op.(graph.HTTP); ok {
+			what = displayURL(op.URL)
+		}
+		if len(changes) > 0 {
+			tell("copying " + what)
+		} else {
+			tell("using cached copy of " + what)
 		}
 	}
 	return nil

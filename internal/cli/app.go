@@ -35,9 +35,10 @@ type app struct {
 	std      Streams
 	settings settings
 	state    *state.State
-	offline  bool     // build --offline: nothing is asked of the network
-	log      *os.File // --log-file
-	lines    bool     // progress is told in lines
+	offline  bool              // build --offline: nothing is asked of the network
+	log      *os.File          // --log-file
+	lines    bool              // progress is told in lines
+	trace    func(text string) // --debug: where details are told; nil: nowhere
 	// stdoutTaken: the command's result goes to the standard output.
 	stdoutTaken bool
 }
@@ -117,7 +118,7 @@ func (a *app) images(s *state.State) *source.Images {
 
 func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 	return build.New(build.Options{
-		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx), Offline: a.offline}, Now: a.now,
+		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx, a.trace), Offline: a.offline}, Now: a.now,
 		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts()},
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
 		SingleID: sync.OnceValue(func() bool {

@@ -256,6 +256,7 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 	run := &buildRun{app: a, options: o, graph: g, display: display}
 	run.story = newStory(display.Handle, a.lines, g)
 	if a.settings.debug {
+		a.trace = func(text string) { run.note("%s", text) }
 		run.order(p)
 	}
 	run.warn(p)
@@ -411,7 +412,7 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 		return err
 	}
 	err = r.solver.Solve(ctx, r.graph, func(ctx context.Context, t *graph.Target, res cache.Result) error {
-		if err := b.ImportsCopy(ctx, t.Vertex, r.solver.Result); err != nil || t.BuildOnly {
+		if err := b.ImportsCopy(ctx, t.Vertex, r.solver.Result, r.story.tell); err != nil || t.BuildOnly {
 			return err
 		}
 		if err := e.Image(ctx, t); err != nil {

@@ -126,9 +126,6 @@ func (a *app) command() *cobra.Command {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			if args[0] == "h" { // another name of help
-				return help(cmd, args[1:])
-			}
 			e := &unknownCommand{name: args[0]}
 			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
 				e.like = s[0]
@@ -178,5 +175,34 @@ func (a *app) command() *cobra.Command {
 		a.unpackCommand(),
 		a.historyCommand(),
 	)
+	ownWords(cmd)
 	return cmd
+}
+
+// helpCommand takes the place of the library's, which accepts unknown words.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:               "help [COMMAND]",
+		Aliases:           []string{"h"},
+		Short:             "show what a command does and its flags",
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil }, // help is there whatever is wrong
+		RunE:              func(_ *cobra.Command, args []string) error { return help(root, args) },
+	}
+}
+
+// ownWords describes the commands that come with the library of the command line in
+// the manner of all others.
+func ownWords(root *cobra.Command) {
+	root.SetHelpCommand(helpCommand(root))
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Short = "print a script that completes commands and flags in a shell"
+		c.Long = "completion prints a script for bash, zsh, fish or powershell. Its own help says how to load it."
+		for _, shell := range c.Commands() {
+			shell.Short = "print the script for " + shell.Name()
+		}
+	}
 }

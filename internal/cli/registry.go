@@ -5,6 +5,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -96,12 +97,17 @@ func keychain(getenv func(string) string, home string) *auth.Keychain {
 	return auth.New(sources...)
 }
 
-// fileCredentials finds those for an http import.
-func fileCredentials(ctx context.Context) func(host, path string) (string, string, bool) {
+// fileCredentials finds those for an http import. trace (may be nil) is told what
+// is looked for.
+func fileCredentials(ctx context.Context, trace func(text string)) func(host, path string) (string, string, bool) {
 	home, _ := os.UserHomeDir()
 	keys := keychain(os.Getenv, home)
 	return func(host, path string) (string, string, bool) {
-		c, err := keys.Lookup(ctx, host, strings.Trim(path, "/"))
+		path = strings.Trim(path, "/")
+		if trace != nil {
+			trace(fmt.Sprintf("searching creds for key %q", strings.TrimSuffix(host+"/"+path, "/")))
+		}
+		c, err := keys.Lookup(ctx, host, path)
 		return c.Username, c.Password, err == nil && c.Username != ""
 	}
 }

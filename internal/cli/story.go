@@ -59,6 +59,13 @@ func (s *story) handle(e solve.Event) {
 	s.show(e)
 }
 
+// tell tells a sentence where progress is lines.
+func (s *story) tell(text string) {
+	if s.lines {
+		s.show(solve.Event{Kind: solve.Note, Text: text, Time: time.Now()})
+	}
+}
+
 // begin gives the sentences for a step that is about to run.
 func (s *story) begin(e solve.Event) []string {
 	stage := e.Vertex.Stage
@@ -104,7 +111,9 @@ func misses(step string, c solve.Change) []string {
 		return []string{because + "new import: " + file}
 	case c.Removed:
 		return []string{because + "import was missing: " + file}
-	case len(c.Lines) > 0 && !strings.HasPrefix(c.Lines[0], "  .: "):
+	case len(c.Lines) > 0 && c.Lines[0] == "  .: type":
+		return []string{because + "import type changed: " + file}
+	case len(c.Lines) > 1 || len(c.Lines) > 0 && !strings.HasPrefix(c.Lines[0], "  .: "):
 		return []string{because + "import dir content changed: " + file}
 	}
 	return []string{because + "import content changed: " + file}
@@ -113,6 +122,9 @@ func misses(step string, c solve.Change) []string {
 // end tells which images are as they were. before and after are the layout's tags.
 func (s *story) end(g *graph.Build, archives []image.Archive, before, after map[string]digest.Digest) {
 	for _, t := range g.Targets {
+		if s.someMissing(t, archives, before) {
+			s.tell("missing some cached layer output types, building anyway")
+		}
 		for i, a := range archives {
 			if t.BuildOnly && i > 0 {
 				break
@@ -120,6 +132,17 @@ func (s *story) end(g *graph.Build, archives []image.Archive, before, after map[
 			s.show(solve.Event{Kind: solve.Note, Text: s.verdict(t, t.Name+export.Suffix(a), before, after), Time: time.Now()})
 		}
 	}
+}
+
+// someMissing tells whether the layout had images of some types only.
+func (s *story) someMissing(t *graph.Target, archives []image.Archive, before map[string]digest.Digest) bool {
+	n := 0
+	for _, a := range archives {
+		if before[t.Name+export.Suffix(a)] != "" {
+			n++
+		}
+	}
+	return !t.BuildOnly && !s.ran[t.Name] && n > 0 && n < len(archives)
 }
 
 // verdict is about one image of a target.

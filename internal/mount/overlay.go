@@ -6,6 +6,7 @@ package mount
 import (
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -72,13 +73,17 @@ func (o OverlayOptions) options() []Option {
 // explain adds what the errno alone does not tell.
 func explain(err error) error {
 	e, ok := err.(*Error)
-	if !ok || e.Log != "" {
+	if !ok {
 		return err
 	}
+	upper := e.Err == syscall.EINVAL && (e.Op == "fsconfig overlay create" || e.Op == "fsconfig overlay upperdir")
 	switch {
+	case e.Log != "" && upper && strings.Contains(e.Log, "upper"):
+		e.Log += "; use another state directory"
+	case e.Log != "":
 	case e.Err == syscall.EINVAL && e.Op == "fsconfig overlay lowerdir+":
 		e.Log = "overlays of this form need Linux 6.5 or later"
-	case e.Err == syscall.EINVAL:
+	case upper:
 		e.Log = "the file system of the upper directory cannot hold one: it may be an overlay itself; use another state directory"
 	case e.Err == syscall.ENODEV:
 		e.Log = "the kernel has no overlay file system"

@@ -23,9 +23,12 @@ func (r *Root) Dir() (*Dir, error) {
 	return r.OpenDir(".")
 }
 
-// Close releases the directory.
+// Close releases the directory. Closed again, it gives EBADF and does nothing,
+// as a Root does.
 func (d *Dir) Close() error {
-	return unix.Close(d.fd)
+	fd := d.fd
+	d.fd = -1
+	return unix.Close(fd)
 }
 
 // Fd returns the descriptor, which stays owned by d. It may be one that was

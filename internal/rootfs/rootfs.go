@@ -50,7 +50,7 @@ var ErrSpecial = errors.New("not a regular file or directory")
 var ErrNoOpenat2 = errors.New("openat2 is not available: use Linux 5.11 or later and a seccomp profile that allows it")
 
 // A Root is a directory tree that paths cannot leave. It may be used by several
-// goroutines at once.
+// goroutines at once, but not while Close runs.
 type Root struct {
 	fd int
 }
@@ -81,8 +81,12 @@ func OpenAt(dirfd int, dir string) (*Root, error) {
 }
 
 // Close releases the Root. Directories and files opened through it stay usable.
+// Closed again, it gives EBADF and does nothing: the number may be another file's
+// by then.
 func (r *Root) Close() error {
-	return unix.Close(r.fd)
+	fd := r.fd
+	r.fd = -1
+	return unix.Close(fd)
 }
 
 // Clean returns name as a path relative to the root of a tree, without leading

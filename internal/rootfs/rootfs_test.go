@@ -163,6 +163,37 @@ func TestNothingOutside(t *testing.T) {
 	}
 }
 
+// A second Close must not close what got the number of the first.
+func TestCloseTwice(t *testing.T) {
+	r, tree, _ := newRoot(t)
+	d, err := r.OpenDir("d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		close func() error
+	}{{"Dir", d.Close}, {"Root", r.Close}} {
+		if err := c.close(); err != nil {
+			t.Fatalf("%s.Close: %v", c.name, err)
+		}
+		f, err := os.Open(filepath.Join(tree, "f")) // the lowest number that is free
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := c.close(); !errors.Is(err, unix.EBADF) {
+			t.Errorf("second %s.Close: got %v, want %v", c.name, err, unix.EBADF)
+		}
+		if _, err := f.Stat(); err != nil {
+			t.Errorf("after the second %s.Close, another file: %v", c.name, err)
+		}
+	}
+	if _, err := r.Lstat("f"); !errors.Is(err, unix.EBADF) {
+		t.Errorf("Lstat of a closed root: got %v, want %v", err, unix.EBADF)
+	}
+}
+
 func TestDirNames(t *testing.T) {
 	r, _, out := newRoot(t)
 	d, err := r.Dir()

@@ -30,16 +30,26 @@ type session struct {
 }
 
 func newSession() (*session, error) {
-	s := &session{name: snapshot.NewID()}
-	f, err := os.OpenFile(filepath.Join(activeDir, sessionFile+s.name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("begin session: %w", err)
+	for {
+		s := &session{name: snapshot.NewID()}
+		f, err := os.OpenFile(filepath.Join(activeDir, sessionFile+s.name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("begin session: %w", err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			return nil, errors.Join(fmt.Errorf("begin session: %w", err), f.Close())
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			return nil, errors.Join(fmt.Errorf("begin session: %w", err), f.Close())
+		}
+		if st.Nlink > 0 {
+			s.file = f
+			return s, nil
+		}
+		// Another worker came between: it took the file for that of an ended session.
+		_ = f.Close()
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("begin session: %w", err), f.Close())
-	}
-	s.file = f
-	return s, nil
 }
 
 // newID names something under way.
