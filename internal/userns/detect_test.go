@@ -94,8 +94,23 @@ func TestDetect(t *testing.T) {
 			[]IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}, "only one id",
 		},
 		{
-			"root without capabilities", 0, machine("proc/self/status", "CapEff:\t0000000000000000\n"), LevelSingle,
+			"root with CAP_SETFCAP only", 0, machine("proc/self/status", "CapEff:\t0000000080000000\n"), LevelSingle,
 			[]IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}, "root has no CAP_SETUID",
+		},
+		{
+			"root in a container, without CAP_SETFCAP", 0,
+			machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n", "proc/self/status", "CapEff:\t00000000002000c0\n"), LevelRoot,
+			[]IDMap{{0, 1, 65535}}, []IDMap{{0, 1, 65535}}, "only 65535 ids",
+		},
+		{
+			"user of a container that lacks the subordinate ids", 1000,
+			machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n"), LevelSingle, sub(), sub(),
+			"/etc/subuid names ids that the container around this process does not have",
+		},
+		{
+			"user of a container with part of the subordinate ids", 1000,
+			machine("proc/self/uid_map", "0 100000 65536\n", "etc/subuid", "user:1:999\nuser:1001:64535\nuser:100000:65536\n"), LevelSubID,
+			sub(IDMap{1, 1, 999}, IDMap{1000, 1001, 64535}), sub(IDMap{1, 200000, 65535}), "",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -150,6 +165,21 @@ func TestDetectUnavailable(t *testing.T) {
 	}
 }
 
+func TestDetectRootWithoutCapabilities(t *testing.T) {
+	_, err := Detect(Host{Files: machine("proc/self/status", "CapEff:\t0000000000000000\n"), Path: []string{"/usr/bin"}})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "runAsUser: 1000") {
+		t.Errorf("got %v, want that another user is needed", err)
+	}
+}
+
+func TestDetectByPath(t *testing.T) {
+	for status, want := range map[string]bool{"CapEff:\t000001ffffffffff\n": false, "CapEff:\t00000000a80425fb\n": true} {
+		if p, err := Detect(Host{Files: machine("proc/self/status", status)}); err != nil || p.ByPath != want {
+			t.Errorf("%q: ByPath = %t, %v; want %t", status, p.ByPath, err, want)
+		}
+	}
+}
+
 func FuzzParseSub(f *testing.F) {
 	f.Add("user:100000:65536\n", "user", "1000")
 	f.Add("1000:4294967295:1\nuser:1:4294967295\n", "user", "1000")
@@ -176,7 +206,7 @@ func FuzzParseMap(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if n := count(nested(maps)); n > wantIDs {
+		if n := count(nested(maps, true)); n > wantIDs {
 			t.Errorf("%d ids, want at most %d", n, wantIDs)
 		}
 	})
