@@ -32,6 +32,9 @@ type Host struct {
 	Path     []string // directories with helper programs
 	// FileCaps tells whether a program (its absolute path) has file capabilities.
 	FileCaps func(path string) bool
+	// Refused tells whether a filter of the container around refuses user namespaces;
+	// nil: it does not.
+	Refused func() error
 	// Want is the level to take; empty: the best that there is.
 	Want Level
 }
@@ -48,7 +51,17 @@ func Local(path string) Host {
 			n, err := unix.Getxattr(path, "security.capability", b[:])
 			return err == nil && n > 0
 		},
+		Refused: tryUnshare,
 	}
+}
+
+// tryUnshare calls unshare(2) in a way that cannot succeed: CLONE_PTRACE is not a flag of it,
+// which gives EINVAL. Another error comes from a filter of system calls.
+func tryUnshare() error {
+	if err := unix.Unshare(unix.CLONE_NEWUSER | unix.CLONE_PTRACE); !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
 }
 
 // ErrUnavailable says that no user namespace can be made here.
@@ -73,7 +86,7 @@ func Detect(h Host) (Plan, error) {
 	if h.Want != LevelSingle {
 		return p, fmt.Errorf("%w: level %q is not known: there are root, subid and single", ErrUnavailable, h.Want)
 	}
-	p = Plan{Reasons: p.Reasons}
+	p = Plan{Reasons: p.Reasons, OuterProc: p.OuterProc}
 	p.reason(LevelSubID, "level single was asked for", "")
 	h.planSingle(&p)
 	return p, nil
@@ -83,9 +96,14 @@ func (h Host) detect() (Plan, error) {
 	if err := h.allowed(); err != nil {
 		return Plan{}, err
 	}
+	if h.Refused != nil {
+		if err := h.Refused(); err != nil {
+			return Plan{}, refused(err)
+		}
+	}
 	status := h.read("proc/self/status")
 	uids, gids := h.current("proc/self/uid_map"), h.current("proc/self/gid_map")
-	var p Plan
+	p := Plan{OuterProc: procCovered(string(h.read("proc/self/mountinfo")))}
 	if h.UID == 0 {
 		if why := rootMissing(status); why != "" {
 			p.reason(LevelRoot, why, "give the container CAP_SETUID, CAP_SETGID and CAP_SETFCAP")
@@ -104,6 +122,19 @@ func (h Host) detect() (Plan, error) {
 	}
 	h.planSingle(&p)
 	return p, nil
+}
+
+// procCovered tells whether something is mounted below /proc, in the text of a mountinfo
+// (proc_pid_mountinfo(5)). The kernel lets nobody mount a new proc there, except where the place
+// is an empty directory, as that of binfmt_misc is (mount_too_revealing() in fs/namespace.c).
+func procCovered(mountinfo string) bool {
+	for line := range strings.Lines(mountinfo) {
+		f := strings.Fields(line)
+		if len(f) > 4 && strings.HasPrefix(f[4], "/proc/") && f[4] != "/proc/sys/fs/binfmt_misc" {
+			return true
+		}
+	}
+	return false
 }
 
 // planSingle maps the user's own ids, which everybody may.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"golang.org/x/sys/unix"
 )
 
 const fullMap = "         0          0 4294967295\n"
@@ -169,6 +171,27 @@ func TestDetectRootWithoutCapabilities(t *testing.T) {
 	_, err := Detect(Host{Files: machine("proc/self/status", "CapEff:\t0000000000000000\n"), Path: []string{"/usr/bin"}})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "runAsUser: 1000") {
 		t.Errorf("got %v, want that another user is needed", err)
+	}
+}
+
+func TestDetectRefused(t *testing.T) {
+	_, err := Detect(Host{Files: machine(), Refused: func() error { return unix.EPERM }})
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "seccomp") {
+		t.Errorf("got %v, want that seccomp refuses", err)
+	}
+	if err := tryUnshare(); err != nil {
+		t.Errorf("unshare(2) is refused here: %v", err)
+	}
+}
+
+func TestDetectOuterProc(t *testing.T) {
+	const own = "25 30 0:23 / /proc rw - proc proc rw\n31 25 0:30 / /proc/sys/fs/binfmt_misc rw - autofs x rw\n"
+	const masked = own + "90 25 0:5 /null /proc/kcore rw - tmpfs tmpfs rw\n"
+	for text, want := range map[string]bool{"": false, own: false, masked: true} {
+		p, err := Detect(Host{UID: 1000, Files: machine("proc/self/mountinfo", text), Path: []string{"/usr/bin"}})
+		if err != nil || p.OuterProc != want {
+			t.Errorf("%q: OuterProc = %t, %v; want %t", text, p.OuterProc, err, want)
+		}
 	}
 }
 

@@ -41,8 +41,11 @@ type Plan struct {
 	// ByPath says that the worker finds its directory by its path, with no more rights
 	// on the directories above than the group of RootIDs has: root without
 	// CAP_SYS_ADMIN cannot hand it over as a mount.
-	ByPath  bool
-	Reasons []Reason
+	ByPath bool
+	// OuterProc says that parts of /proc are covered here, as in most containers, so that
+	// steps see this /proc and not one of their own.
+	OuterProc bool
+	Reasons   []Reason
 }
 
 // RootIDs gives the ids, outside, of the namespace's root: the owner of what the
