@@ -38,30 +38,47 @@ var dockerCaps = []string{
 // object is a JSON object.
 type object = map[string]any
 
-// boxed runs stacker in a box, in the directory /work, which is dir outside. The
-// state is in a file system in memory, the container's root has nothing but stacker.
-func boxed(t *testing.T, b box, dir string, args ...string) (string, error) {
+// stackerImage builds examples/stacker-image and gives its files as a tar archive.
+func stackerImage(t *testing.T, buildFile string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("../../examples/stacker-image")); err != nil {
+		t.Fatal(err)
+	}
+	imageFiles(t, dir)
+	cmd := exec.Command(filepath.Join(os.Getenv(homeVariable), "bin", "stacker"), "build", "-f", buildFile, "-o", "type=tar,dest=image.tar")
+	if buildFile == "Dockerfile" {
+		cmd.Args = append(cmd.Args, ".")
+	}
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+filepath.Join(dir, "data"), "HOME="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the image of stacker: %v\n%s", err, out)
+	}
+	return filepath.Join(dir, "image.tar")
+}
+
+// boxed runs stacker in a box of the image, a tar archive, in the directory /work, which is dir
+// outside. The state is in a file system in memory.
+func boxed(t *testing.T, image string, b box, dir string, args ...string) (string, error) {
 	t.Helper()
 	bundle := t.TempDir()
 	root := filepath.Join(bundle, "rootfs")
-	for _, d := range []string{"", "usr", "usr/bin", "etc", "tmp", "work", "state", "proc", "sys", "dev", "mnt"} {
+	for _, d := range []string{"proc", "sys", "dev", "src"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := copyFile(filepath.Join(os.Getenv(homeVariable), "bin", "stacker"), filepath.Join(root, "usr/bin/stacker"), 0o755); err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("tar", "-C", root, "-xpf", image).CombinedOutput(); err != nil {
+		t.Fatalf("unpack the image of stacker: %v\n%s", err, out)
 	}
 	owner := b.uid
 	if b.userns {
 		owner += boxIDs
 	}
-	for _, d := range []string{"tmp", "state"} {
-		if err := os.Chmod(filepath.Join(root, d), 0o777); err != nil { // the modes of the file systems there
-			t.Fatal(err)
-		}
+	if b.userns {
+		give(t, root, boxIDs)
 	}
-	give(t, root, owner)
 	give(t, dir, owner)
 	for p := bundle; p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
 		if err := os.Chmod(p, 0o755); err != nil {
@@ -125,7 +142,7 @@ func (b box) config(dir string, args []string) object {
 		"ociVersion": "1.0.2", "hostname": "box", "root": object{"path": "rootfs"}, "linux": linux,
 		"process": object{
 			"user": object{"uid": b.uid, "gid": b.uid}, "args": append([]string{"/usr/bin/stacker"}, args...), "cwd": "/work",
-			"env":          []string{"PATH=/usr/bin", "HOME=/tmp", "XDG_DATA_HOME=/state", "SOURCE_DATE_EPOCH=1700000000"},
+			"env":          []string{"PATH=/usr/bin:/bin", "HOME=/work", "XDG_DATA_HOME=/state", "SOURCE_DATE_EPOCH=1700000000"},
 			"capabilities": sets, "noNewPrivileges": b.noNew,
 		},
 		"mounts": []object{
@@ -138,6 +155,7 @@ func (b box) config(dir string, args []string) object {
 			{"destination": "/tmp", "type": "tmpfs", "source": "tmp", "options": []string{"mode=1777"}},
 			{"destination": "/state", "type": "tmpfs", "source": "state", "options": []string{"mode=1777"}},
 			{"destination": "/work", "type": "bind", "source": dir, "options": []string{"rbind", "rw"}},
+			{"destination": "/src", "type": "bind", "source": dir, "options": []string{"rbind", "ro"}},
 		},
 	}
 }
@@ -266,7 +284,7 @@ func TestBoxes(t *testing.T) {
 		need(t, "install runc")
 	}
 	podmanCaps := []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
-	want := ""
+	image, want := stackerImage(t, "stacker.yaml"), ""
 	for _, c := range []struct {
 		name string
 		box  box
@@ -279,6 +297,7 @@ func TestBoxes(t *testing.T) {
 		{"userns-user", box{userns: true, uid: 1000, noNew: true}, "level: single"},
 		{"root", box{caps: dockerCaps}, "level: root"},
 		{"user", box{uid: 1000, noNew: true}, "level: single"},
+		{"seccomp-of-restricted", box{uid: 1000, noNew: true, seccomp: exampleSeccomp(t)}, "level: single"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -291,10 +310,10 @@ func TestBoxes(t *testing.T) {
 			if err := copyFile(filepath.Join(os.Getenv(homeVariable), "base", "busybox.tar"), filepath.Join(dir, "busybox.tar"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if out, err := boxed(t, c.box, dir, "check"); err != nil || !strings.Contains(out, c.says) {
+			if out, err := boxed(t, image, c.box, dir, "check"); err != nil || !strings.Contains(out, c.says) {
 				t.Errorf("check: %v, want %q in\n%s", err, c.says, out)
 			}
-			if out, err := boxed(t, c.box, dir, "build", "--progress", "plain"); err != nil {
+			if out, err := boxed(t, image, c.box, dir, "build", "--progress", "plain"); err != nil {
 				t.Fatalf("build: %v\n%s", err, out)
 			}
 			index, err := os.ReadFile(filepath.Join(dir, "oci", "index.json"))
