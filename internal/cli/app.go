@@ -83,8 +83,13 @@ func (a *app) openState(ctx context.Context) (*state.State, error) {
 
 // plan finds out how steps get their user ids.
 func (a *app) plan() (userns.Plan, error) {
+	return a.planOf(userns.Level(a.settings.level))
+}
+
+// planOf is plan for one level; empty: the best that there is.
+func (a *app) planOf(l userns.Level) (userns.Plan, error) {
 	h := userns.Local(os.Getenv("PATH"))
-	h.Want = userns.Level(a.settings.level)
+	h.Want = l
 	return userns.Detect(h)
 }
 

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"build.stacker.dev/internal/progress"
+	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/userns"
 )
 
@@ -78,12 +80,53 @@ func (a *app) printLevels(p userns.Plan, err error) {
 	for _, m := range p.UIDs {
 		fmt.Fprintf(out, "  user ids %d to %d of a step are %d to %d here\n", m.Inside, m.Inside+m.Count-1, m.Outside, m.Outside+m.Count-1)
 	}
+	for _, l := range []userns.Level{userns.LevelRoot, userns.LevelSubID, userns.LevelSingle} {
+		a.printLevel(p, l)
+	}
+	if p.OuterProc {
+		fmt.Fprintf(out, "/proc of steps: %s\n    to get one of their own: %s\n", outerProc, unmaskProc)
+	}
+}
+
+const (
+	outerProc  = "that of the container around, because parts of it are covered: steps see its processes, and other numbers for their own"
+	unmaskProc = "Kubernetes: hostUsers: false and procMount: Unmasked; podman run --security-opt unmask=ALL; docker run --security-opt systempaths=unconfined"
+)
+
+// noteProc says at the start of a build what its steps see that is not theirs.
+func (a *app) noteProc(d *progress.Display) {
+	// Where nothing can be made, a build of which all is known works, and another one says why not.
+	if p, err := a.plan(); err == nil && p.OuterProc {
+		d.Handle(solve.Event{Kind: solve.Note, Time: a.now(), Text: "/proc of steps is " + outerProc})
+	}
+}
+
+// printLevel says why a level is not the one in use.
+func (a *app) printLevel(p userns.Plan, l userns.Level) {
+	out := a.std.Out
+	told := l == p.Level
 	for _, r := range p.Reasons {
-		fmt.Fprintf(out, "  not %s: %s\n", r.Level, r.What)
+		if r.Level != l {
+			continue
+		}
+		told = true
+		verb := "not"
+		if l == p.Level {
+			verb = "less than it could be:"
+		}
+		fmt.Fprintf(out, "  %s %s: %s\n", verb, r.Level, r.What)
 		if r.Remedy != "" {
 			fmt.Fprintf(out, "    to get it: %s\n", r.Remedy)
 		}
 	}
+	if told {
+		return
+	}
+	if _, err := a.planOf(l); err != nil {
+		fmt.Fprintf(out, "  not %s: %v\n", l, err)
+		return
+	}
+	fmt.Fprintf(out, "  %s works too: --level %s\n", l, l)
 }
 
 func (a *app) printProbe(what, problem string) bool {

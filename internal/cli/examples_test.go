@@ -25,6 +25,9 @@ func TestExamples(t *testing.T) {
 			if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Dir(f))); err != nil {
 				t.Fatal(err)
 			}
+			if name == "stacker-image" {
+				imageFiles(t, filepath.Join(dir, name))
+			}
 			run := func(args ...string) string {
 				cmd := exec.Command(program, args...)
 				cmd.Dir = filepath.Join(dir, name)
@@ -46,5 +49,17 @@ func TestExamples(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// imageFiles puts what examples/stacker-image tells to put beside its build files there.
+func imageFiles(t *testing.T, dir string) {
+	t.Helper()
+	if err := copyFile(filepath.Join(os.Getenv(homeVariable), "bin", "stacker"), filepath.Join(dir, "stacker"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const authorities = "/etc/ssl/certs/ca-certificates.crt"
+	if err := copyFile(authorities, filepath.Join(dir, filepath.Base(authorities)), 0o644); err != nil {
+		need(t, "install ca-certificates: "+err.Error())
 	}
 }

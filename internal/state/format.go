@@ -72,7 +72,8 @@ func prepare(dir string) error {
 			dir, st.Uid, os.Geteuid())
 	}
 	// Steps' files lie below, with their set-user-id bits: nobody else may reach them.
-	if st.Mode&0o077 != 0 {
+	// Its group may search it: see letThrough.
+	if st.Mode&0o067 != 0 {
 		if st.Mode&0o022 != 0 && !empty(dir) {
 			return fmt.Errorf("state directory %s can be written by others, so that nothing in it can be trusted: "+
 				"remove it, or choose another with --state", dir)

@@ -154,6 +154,21 @@ func (s *State) prepareTrees(plan userns.Plan) error {
 			return fmt.Errorf("prepare tree area: %w", err)
 		}
 	}
+	if plan.ByPath {
+		return s.letThrough(gid)
+	}
+	return nil
+}
+
+// letThrough lets the worker reach the tree area by its path: nobody else is in its
+// group, whose id is of a range that belongs to no user.
+func (s *State) letThrough(gid int) error {
+	if err := os.Lchown(s.Dir, -1, gid); err != nil {
+		return fmt.Errorf("prepare state directory: %w", err)
+	}
+	if err := os.Chmod(s.Dir, 0o710); err != nil {
+		return fmt.Errorf("prepare state directory: %w", err)
+	}
 	return nil
 }
 

@@ -32,6 +32,9 @@ type Host struct {
 	Path     []string // directories with helper programs
 	// FileCaps tells whether a program (its absolute path) has file capabilities.
 	FileCaps func(path string) bool
+	// Refused tells whether a filter of the container around refuses user namespaces;
+	// nil: it does not.
+	Refused func() error
 	// Want is the level to take; empty: the best that there is.
 	Want Level
 }
@@ -48,7 +51,17 @@ func Local(path string) Host {
 			n, err := unix.Getxattr(path, "security.capability", b[:])
 			return err == nil && n > 0
 		},
+		Refused: tryUnshare,
 	}
+}
+
+// tryUnshare calls unshare(2) in a way that cannot succeed: CLONE_PTRACE is not a flag of it,
+// which gives EINVAL. Another error comes from a filter of system calls.
+func tryUnshare() error {
+	if err := unix.Unshare(unix.CLONE_NEWUSER | unix.CLONE_PTRACE); !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
 }
 
 // ErrUnavailable says that no user namespace can be made here.
@@ -73,7 +86,7 @@ func Detect(h Host) (Plan, error) {
 	if h.Want != LevelSingle {
 		return p, fmt.Errorf("%w: level %q is not known: there are root, subid and single", ErrUnavailable, h.Want)
 	}
-	p = Plan{Reasons: p.Reasons}
+	p = Plan{Reasons: p.Reasons, OuterProc: p.OuterProc}
 	p.reason(LevelSubID, "level single was asked for", "")
 	h.planSingle(&p)
 	return p, nil
@@ -83,23 +96,45 @@ func (h Host) detect() (Plan, error) {
 	if err := h.allowed(); err != nil {
 		return Plan{}, err
 	}
+	if h.Refused != nil {
+		if err := h.Refused(); err != nil {
+			return Plan{}, refused(err)
+		}
+	}
 	status := h.read("proc/self/status")
 	uids, gids := h.current("proc/self/uid_map"), h.current("proc/self/gid_map")
-	var p Plan
+	p := Plan{OuterProc: procCovered(string(h.read("proc/self/mountinfo")))}
 	if h.UID == 0 {
 		if why := rootMissing(status); why != "" {
 			p.reason(LevelRoot, why, "give the container CAP_SETUID, CAP_SETGID and CAP_SETFCAP")
-		} else if h.planRoot(&p, uids, gids) {
+		} else if h.planRoot(&p, uids, gids, status) {
 			return p, nil
 		}
 	} else {
 		p.reason(LevelRoot, "the user is not root", "none is needed: the next level does the same")
 	}
-	if h.planSubID(&p, status) {
+	if h.planSubID(&p, status, uids, gids) {
 		return p, nil
+	}
+	if h.UID == 0 && !capable(status, unix.CAP_SETFCAP) {
+		return Plan{}, fmt.Errorf("%w: root without CAP_SETFCAP cannot map its own id; run the container as another user (runAsUser: 1000), "+
+			"or give it CAP_SETUID, CAP_SETGID and CAP_SETFCAP", ErrUnavailable)
 	}
 	h.planSingle(&p)
 	return p, nil
+}
+
+// procCovered tells whether something is mounted below /proc, in the text of a mountinfo
+// (proc_pid_mountinfo(5)). The kernel lets nobody mount a new proc there, except where the place
+// is an empty directory, as that of binfmt_misc is (mount_too_revealing() in fs/namespace.c).
+func procCovered(mountinfo string) bool {
+	for line := range strings.Lines(mountinfo) {
+		f := strings.Fields(line)
+		if len(f) > 4 && strings.HasPrefix(f[4], "/proc/") && f[4] != "/proc/sys/fs/binfmt_misc" {
+			return true
+		}
+	}
+	return false
 }
 
 // planSingle maps the user's own ids, which everybody may.
@@ -179,19 +214,21 @@ func parseMap(text string) ([]IDMap, error) {
 // rootMissing tells which capabilities root lacks to map ids by itself; a root in
 // a container may.
 func rootMissing(status []byte) string {
-	caps, err := strconv.ParseUint(statusField(status, "CapEff"), 16, 64)
-	if err != nil {
-		return ""
-	}
 	for _, c := range []struct {
 		bit  int
 		name string
 	}{{unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETGID, "CAP_SETGID"}} {
-		if caps&(1<<c.bit) == 0 {
+		if !capable(status, c.bit) {
 			return "root has no " + c.name + " here"
 		}
 	}
 	return ""
+}
+
+// capable tells whether this process has a capability. One that cannot find out has.
+func capable(status []byte, bit int) bool {
+	caps, err := strconv.ParseUint(statusField(status, "CapEff"), 16, 64)
+	return err != nil || caps&(1<<bit) != 0
 }
 
 func statusField(status []byte, name string) string {
@@ -204,19 +241,24 @@ func statusField(status []byte, name string) string {
 }
 
 // planRoot takes a range of ids for root, never root's own.
-func (h Host) planRoot(p *Plan, uids, gids []IDMap) bool {
+func (h Host) planRoot(p *Plan, uids, gids []IDMap, status []byte) bool {
+	// Without the right to mount, the way to the state directory is its path.
+	p.ByPath = !capable(status, unix.CAP_SYS_ADMIN)
 	u, okU := h.rootRange("etc/subuid", uids)
 	g, okG := h.rootRange("etc/subgid", gids)
 	if okU && okG {
 		p.Level, p.UIDs, p.GIDs = LevelRoot, u, g
 		return true
 	}
-	u, g = nested(uids), nested(gids)
+	// Since Linux 5.12 who maps the id 0 needs CAP_SETFCAP (user_namespaces(7)).
+	withZero := capable(status, unix.CAP_SETFCAP)
+	u, g = nested(uids, withZero), nested(gids, withZero)
 	if count(u) <= 1 || count(g) <= 1 {
 		p.reason(LevelRoot, "only one id is mapped in the container around this process", "give that container a range of at least 65536 ids")
 		return false
 	}
 	p.Level, p.UIDs, p.GIDs = LevelRoot, u, g
+	p.ByPath = p.ByPath && u[0].Outside != 0
 	if n := min(count(u), count(g)); n < wantIDs {
 		p.reason(LevelRoot, fmt.Sprintf("the container around this process has only %d ids for this", n), "give that container 65537 ids or more")
 	}
@@ -241,22 +283,25 @@ func (h Host) rootRange(file string, current []IDMap) ([]IDMap, bool) {
 }
 
 // covers tells whether wantIDs ids from start exist in this process's namespace.
-func covers(current []IDMap, start uint32) bool {
+func covers(current []IDMap, start uint32) bool { return start > 0 && exist(current, start, wantIDs) }
+
+// exist tells whether ids exist in this process's namespace.
+func exist(current []IDMap, start, n uint32) bool {
 	for _, m := range current {
-		if start >= m.Inside && uint64(start)+wantIDs <= uint64(m.Inside)+uint64(m.Count) {
-			return start > 0
+		if start >= m.Inside && uint64(start)+uint64(n) <= uint64(m.Inside)+uint64(m.Count) {
+			return true
 		}
 	}
 	return false
 }
 
 // nested maps to the ids that exist here: 0 among them only if it is not the
-// machine's own.
-func nested(current []IDMap) []IDMap {
+// machine's own, and withZero.
+func nested(current []IDMap, withZero bool) []IDMap {
 	var out []IDMap
 	next := uint32(0)
 	for _, m := range current {
-		if m.Inside == 0 && m.Outside == 0 && m.Count > 0 {
+		if m.Inside == 0 && (m.Outside == 0 || !withZero) && m.Count > 0 {
 			m.Inside, m.Count = 1, m.Count-1
 		}
 		n := min(m.Count, wantIDs-next)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"golang.org/x/sys/unix"
 )
 
 const fullMap = "         0          0 4294967295\n"
@@ -94,8 +96,23 @@ func TestDetect(t *testing.T) {
 			[]IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}, "only one id",
 		},
 		{
-			"root without capabilities", 0, machine("proc/self/status", "CapEff:\t0000000000000000\n"), LevelSingle,
+			"root with CAP_SETFCAP only", 0, machine("proc/self/status", "CapEff:\t0000000080000000\n"), LevelSingle,
 			[]IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}, "root has no CAP_SETUID",
+		},
+		{
+			"root in a container, without CAP_SETFCAP", 0,
+			machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n", "proc/self/status", "CapEff:\t00000000002000c0\n"), LevelRoot,
+			[]IDMap{{0, 1, 65535}}, []IDMap{{0, 1, 65535}}, "only 65535 ids",
+		},
+		{
+			"user of a container that lacks the subordinate ids", 1000,
+			machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n"), LevelSingle, sub(), sub(),
+			"/etc/subuid names ids that the container around this process does not have",
+		},
+		{
+			"user of a container with part of the subordinate ids", 1000,
+			machine("proc/self/uid_map", "0 100000 65536\n", "etc/subuid", "user:1:999\nuser:1001:64535\nuser:100000:65536\n"), LevelSubID,
+			sub(IDMap{1, 1, 999}, IDMap{1000, 1001, 64535}), sub(IDMap{1, 200000, 65535}), "",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -150,6 +167,42 @@ func TestDetectUnavailable(t *testing.T) {
 	}
 }
 
+func TestDetectRootWithoutCapabilities(t *testing.T) {
+	_, err := Detect(Host{Files: machine("proc/self/status", "CapEff:\t0000000000000000\n"), Path: []string{"/usr/bin"}})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "runAsUser: 1000") {
+		t.Errorf("got %v, want that another user is needed", err)
+	}
+}
+
+func TestDetectRefused(t *testing.T) {
+	_, err := Detect(Host{Files: machine(), Refused: func() error { return unix.EPERM }})
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "seccomp") {
+		t.Errorf("got %v, want that seccomp refuses", err)
+	}
+	if err := tryUnshare(); err != nil {
+		t.Errorf("unshare(2) is refused here: %v", err)
+	}
+}
+
+func TestDetectOuterProc(t *testing.T) {
+	const own = "25 30 0:23 / /proc rw - proc proc rw\n31 25 0:30 / /proc/sys/fs/binfmt_misc rw - autofs x rw\n"
+	const masked = own + "90 25 0:5 /null /proc/kcore rw - tmpfs tmpfs rw\n"
+	for text, want := range map[string]bool{"": false, own: false, masked: true} {
+		p, err := Detect(Host{UID: 1000, Files: machine("proc/self/mountinfo", text), Path: []string{"/usr/bin"}})
+		if err != nil || p.OuterProc != want {
+			t.Errorf("%q: OuterProc = %t, %v; want %t", text, p.OuterProc, err, want)
+		}
+	}
+}
+
+func TestDetectByPath(t *testing.T) {
+	for status, want := range map[string]bool{"CapEff:\t000001ffffffffff\n": false, "CapEff:\t00000000a80425fb\n": true} {
+		if p, err := Detect(Host{Files: machine("proc/self/status", status)}); err != nil || p.ByPath != want {
+			t.Errorf("%q: ByPath = %t, %v; want %t", status, p.ByPath, err, want)
+		}
+	}
+}
+
 func FuzzParseSub(f *testing.F) {
 	f.Add("user:100000:65536\n", "user", "1000")
 	f.Add("1000:4294967295:1\nuser:1:4294967295\n", "user", "1000")
@@ -176,7 +229,7 @@ func FuzzParseMap(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if n := count(nested(maps)); n > wantIDs {
+		if n := count(nested(maps, true)); n > wantIDs {
 			t.Errorf("%d ids, want at most %d", n, wantIDs)
 		}
 	})

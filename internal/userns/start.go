@@ -334,6 +334,13 @@ func runMapper(ctx context.Context, helper string, pid int, maps []IDMap) error 
 	return nil
 }
 
+// refused is the error where a container around forbids user namespaces.
+func refused(err error) error {
+	return fmt.Errorf("%w: %w: the container around refuses user namespaces: allow them with its seccomp profile "+
+		"(Kubernetes: no seccompProfile, or Localhost with that of docs/kubernetes.md; docker run --security-opt seccomp=unconfined)",
+		ErrUnavailable, err)
+}
+
 // explain adds to an error of the clone call what it means.
 func explain(err error) error {
 	switch {
@@ -341,8 +348,7 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w: a limit of this machine or of the container around is reached; "+
 			"as root: sysctl -w user.max_user_namespaces=15000", ErrUnavailable, err)
 	case errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%w: %w: in a container, allow it (seccompProfile: Unconfined, or docker run --security-opt seccomp=unconfined)",
-			ErrUnavailable, err)
+		return refused(err)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%w: this program must be executable, and its working directory reachable, for everybody", err)
 	}

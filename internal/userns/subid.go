@@ -13,7 +13,7 @@ import (
 
 // planSubID uses the user's subordinate ids, which only newuidmap and newgidmap
 // may map.
-func (h Host) planSubID(p *Plan, status []byte) bool {
+func (h Host) planSubID(p *Plan, status []byte, uids, gids []IDMap) bool {
 	user := h.User
 	if user == "" {
 		user = userName(string(h.read("etc/passwd")), h.UID)
@@ -22,8 +22,19 @@ func (h Host) planSubID(p *Plan, status []byte) bool {
 	var subs [2][]IDMap
 	var helpers [2]string
 	for i, file := range []string{"subuid", "subgid"} {
-		subs[i] = parseSub(string(h.read("etc/"+file)), user, strconv.Itoa(h.UID))
-		if len(subs[i]) == 0 {
+		all := parseSub(string(h.read("etc/"+file)), user, strconv.Itoa(h.UID))
+		here := [2][]IDMap{uids, gids}[i]
+		for _, m := range all {
+			if exist(here, m.Outside, m.Count) {
+				subs[i] = append(subs[i], m)
+			}
+		}
+		switch {
+		case len(subs[i]) > 0:
+		case len(all) > 0:
+			p.reason(LevelSubID, "/etc/"+file+" names ids that the container around this process does not have",
+				"in the container's image, give the user ids that it has: see /proc/self/uid_map")
+		default:
 			p.reason(LevelSubID, "/etc/"+file+" has no ids for this user",
 				"as root: usermod --add-"+file+"s 100000-165535 "+orUID(user, h.UID)+" (another range if other users have this one)")
 		}

@@ -38,7 +38,14 @@ type Plan struct {
 	UIDs, GIDs    []IDMap
 	SetgroupsDeny bool      // the kernel wants it so (user_namespaces(7))
 	Helpers       [2]string // paths of newuidmap and newgidmap; with LevelSubID
-	Reasons       []Reason
+	// ByPath says that the worker finds its directory by its path, with no more rights
+	// on the directories above than the group of RootIDs has: root without
+	// CAP_SYS_ADMIN cannot hand it over as a mount.
+	ByPath bool
+	// OuterProc says that parts of /proc are covered here, as in most containers, so that
+	// steps see this /proc and not one of their own.
+	OuterProc bool
+	Reasons   []Reason
 }
 
 // RootIDs gives the ids, outside, of the namespace's root: the owner of what the

@@ -98,8 +98,9 @@ func Main(supervise Supervise) {
 func run(s *Step, mounts []*os.File, supervise Supervise) error {
 	c := &container{Step: s, root: mounts[0], from: mounts[1:], tty: -1}
 	syscall.Umask(0)
-	if err := fail("set host name", syscall.Sethostname([]byte(s.Hostname))); err != nil {
-		return err
+	// A filter of the container around may refuse it, as those of podman and docker do.
+	if err := syscall.Sethostname([]byte(s.Hostname)); err != nil && err != syscall.EPERM {
+		return fail("set host name", err)
 	}
 	if s.OwnNetwork {
 		if err := fail("start loopback interface", loopbackUp()); err != nil {

@@ -45,13 +45,18 @@ func (c *container) setLastPid() {
 	}
 }
 
-// mountProc mounts a new proc of the container's own pid namespace. There is no
-// other: a proc of outside would show the processes of outside.
+// mountProc mounts a new proc of the container's own pid namespace.
+//
+// The kernel refuses that where the proc around is partly covered, as it is in most
+// containers: a new one would show what is covered there. Then that proc is shown, with
+// its covers. It is of another pid namespace: /proc/self leads to the right process,
+// but numbers are those that the processes have outside, and processes of outside
+// are listed. To share the pid namespace instead would make the numbers agree, and would
+// let a step's "kill -9 -1" reach all that the user runs in the container around.
 func (c *container) mountProc() error {
 	m, err := mount.New("proc", quiet)
 	if errors.Is(err, syscall.EPERM) {
-		return fail("mount /proc (refused where the /proc around is partly covered, as in most containers; "+
-			"in Kubernetes set procMount: Unmasked, with docker run --security-opt systempaths=unconfined)", err)
+		m, err = c.outerProc()
 	}
 	if err != nil {
 		return fail("mount /proc", err)
@@ -75,6 +80,15 @@ func (c *container) mountProc() error {
 		}
 	}
 	return nil
+}
+
+// outerProc copies the proc around, with the mounts that cover parts of it.
+func (c *container) outerProc() (*os.File, error) {
+	m, err := mount.ClonePath("/proc", true)
+	if err != nil {
+		return nil, err
+	}
+	return m, mount.SetAttr(m, quiet, true)
 }
 
 // mountSys shows the machine's sysfs read-only, or that of a network namespace of

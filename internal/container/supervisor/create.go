@@ -109,7 +109,7 @@ func (s *supervisor) noteFile(fd int, m maker) syscall.Errno {
 	if e := s.statxOf(fd); e != 0 {
 		return e
 	}
-	putProc(s.handleName[:], s.self, "/fd/", fd)
+	putProc(s.handleName[:], s.numbers.self, "/fd/", fd)
 	return s.setNote(&s.handleName[0], uint32(s.statx.mode), m.uid, m.gid)
 }
 
@@ -218,7 +218,7 @@ func (s *supervisor) open2(dir int32, addr, how, size uint64) answer {
 // umask is that of the process that called: the kernel tells it nowhere else.
 func (s *supervisor) umask() uint32 {
 	const fallback = 0o022
-	putProc(s.name[:], s.call.pid, "/status", -1)
+	putProc(s.name[:], s.numbers.of(s.call.pid), "/status", -1)
 	fd, e := openat(atFdcwd, &s.name[0], syscall.O_RDONLY, 0)
 	if e != 0 {
 		return fallback

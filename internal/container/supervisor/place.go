@@ -42,11 +42,11 @@ func putNumber(b []byte, v uint64) int {
 func (s *supervisor) putStart(dir int32) (int, bool) {
 	switch {
 	case dir == atFdcwd:
-		return putProc(s.name[:], s.call.pid, "/cwd", -1), true
+		return putProc(s.name[:], s.numbers.of(s.call.pid), "/cwd", -1), true
 	case dir < 0:
 		return 0, false
 	}
-	return putProc(s.name[:], s.call.pid, "/fd/", int(dir)), true
+	return putProc(s.name[:], s.numbers.of(s.call.pid), "/fd/", int(dir)), true
 }
 
 // named puts a name for the path s.path, seen from dir, into s.name. It is false
@@ -137,7 +137,7 @@ func (s *supervisor) handle(dir int32, length int, follow bool) (int, syscall.Er
 		closeFd(fd)
 		return -1, e
 	}
-	putProc(s.handleName[:], s.self, "/fd/", fd)
+	putProc(s.handleName[:], s.numbers.self, "/fd/", fd)
 	return fd, 0
 }
 
@@ -179,7 +179,7 @@ func (s *supervisor) open(dir int32, length int, flags int) (int, syscall.Errno)
 // otherRoot tells whether the process has another root directory, which is then
 // in s.list.
 func (s *supervisor) otherRoot() (bool, syscall.Errno) {
-	putProc(s.name[:], s.call.pid, "/root", -1)
+	putProc(s.name[:], s.numbers.of(s.call.pid), "/root", -1)
 	n, e := readlink(&s.name[0], s.list[:pathMax])
 	s.list[max(n, 0)] = 0
 	return n > 1, e
@@ -188,7 +188,7 @@ func (s *supervisor) otherRoot() (bool, syscall.Errno) {
 // openInRoot is open for a process with the root directory that is in s.list.
 // Relative paths are made absolute, because only those are resolved inside it.
 func (s *supervisor) openInRoot(dir int32, absolute bool, flags int) (int, syscall.Errno) {
-	putProc(s.name[:], s.call.pid, "/root", -1)
+	putProc(s.name[:], s.numbers.of(s.call.pid), "/root", -1)
 	rootLen := 0
 	for rootLen < pathMax && s.list[rootLen] != 0 {
 		rootLen++

@@ -67,7 +67,10 @@ type IDs struct {
 // the filter's listener. It returns at once, and calls end when no more calls can
 // be answered.
 func Prepare(ids IDs, end func(error)) (serve func(listener int), err error) {
-	s := &supervisor{table: []creds{newCreds(ids)}, caps: ids.Caps, self: uint32(syscall.Getpid())}
+	s := &supervisor{table: []creds{newCreds(ids)}, caps: ids.Caps}
+	if e := s.numbers.look(); e != 0 {
+		return nil, errors.New("look at /proc: " + e.Error())
+	}
 	if err := s.markSelf(); err != nil {
 		return nil, err
 	}
@@ -103,7 +106,7 @@ type supervisor struct {
 	groups   int    // ids in all groups of table
 	limit    rlimit // RLIMIT_LOCKS of the process being looked at
 
-	self    uint32 // this process, as /proc has it
+	numbers numbers
 	root    int    // the step's root directory
 	mount   uint64 // its mount
 	chroots bool   // a process has changed its root

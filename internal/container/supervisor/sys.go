@@ -11,9 +11,11 @@ import (
 // Numbers and constants that package syscall has not, or not for every
 // architecture. Those of calls since Linux 5.1 are the same on all.
 const (
-	sysOpenat2    = 437
-	sysStatx      = nrStatx
-	sysFaccessat2 = 439
+	sysPidfdSendSignal = 424
+	sysPidfdOpen       = 434
+	sysOpenat2         = 437
+	sysStatx           = nrStatx
+	sysFaccessat2      = 439
 
 	oPath    = 0x200000
 	oTmpfile = 0x400000 // without O_DIRECTORY
