@@ -189,7 +189,7 @@ func (f *flattener) file(d *rootfs.Dir, name string, st *unix.Stat_t, out *rootf
 			return err
 		}
 	}
-	return copyFile(d, name, st, out, unescaped)
+	return copyFile(d, name, st, out, f.conversion())
 }
 
 // attributes gives the directory name of the result what that of tree n has.
@@ -208,9 +208,12 @@ func (f *flattener) attributes(n int, name string) error {
 	if err != nil {
 		return err
 	}
-	convert := unescaped
+	return copyAttributes(dst.Fd(), src.Fd(), &st, f.conversion())
+}
+
+func (f *flattener) conversion() conversion {
 	if f.opt.Link {
-		convert = kept
+		return kept
 	}
-	return copyAttributes(dst.Fd(), src.Fd(), &st, convert)
+	return unescaped
 }

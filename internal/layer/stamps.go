@@ -107,53 +107,61 @@ func (s *Stamps) read(ctx context.Context, d *rootfs.Dir) error {
 	return nil
 }
 
-// Note stamps the files paths, relative to dir, anew, and those that the stamps do
-// not know for the first time: parents come before what is in them, "." is dir.
-func (s *Stamps) Note(dir string, paths []string) error {
+// Notes are the stamps of some files, by path.
+type Notes map[string]stamp
+
+// Note stamps the files paths, relative to dir; "." is dir.
+func Note(dir string, paths []string) (Notes, error) {
 	root, err := rootfs.Open(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer root.Close()
+	out := Notes{}
 	for _, p := range paths {
-		if err := s.note(root, rootfs.Clean(p)); err != nil {
-			return fmt.Errorf("look at /%s: %w", p, err)
+		p = rootfs.Clean(p)
+		if out[p], err = note(root, p); err != nil {
+			return nil, fmt.Errorf("look at /%s: %w", p, err)
 		}
 	}
-	return nil
+	return out, nil
 }
 
-func (s *Stamps) note(root *rootfs.Root, p string) error {
+func note(root *rootfs.Root, p string) (stamp, error) {
 	if p == "." {
 		d, err := root.Dir()
 		if err != nil {
-			return err
+			return stamp{}, err
 		}
 		defer d.Close()
-		s.of, err = stampAt(d.Fd(), "")
-		return err
+		return stampAt(d.Fd(), "")
 	}
 	d, leaf, err := root.OpenParent(p)
 	if err != nil {
-		return err
+		return stamp{}, err
 	}
 	defer d.Close()
-	of, err := stampAt(d.Fd(), leaf)
-	if err != nil {
-		return err
-	}
-	at := s
-	for elem := range strings.SplitSeq(p, "/") {
-		if at.names == nil {
-			at.names = map[string]*Stamps{}
+	return stampAt(d.Fd(), leaf)
+}
+
+// Add puts notes in the place of what the stamps know of the same files.
+func (s *Stamps) Add(n Notes) {
+	for p, of := range n {
+		at := s
+		for elem := range strings.SplitSeq(p, "/") {
+			if elem == "." {
+				continue
+			}
+			if at.names == nil {
+				at.names = map[string]*Stamps{}
+			}
+			if at.names[elem] == nil {
+				at.names[elem] = &Stamps{}
+			}
+			at = at.names[elem]
 		}
-		if at.names[elem] == nil {
-			at.names[elem] = &Stamps{}
-		}
-		at = at.names[elem]
+		at.of = of
 	}
-	at.of = of
-	return nil
 }
 
 // settleLimit is how long Settle waits for a clock at most; some network file

@@ -23,6 +23,7 @@ const (
 	Auto    = "auto" // whichever is best of those that work
 	Overlay = "overlay"
 	Native  = "native"
+	Btrfs   = "btrfs"
 )
 
 // Active is a writable snapshot on top of a stack of trees.

@@ -14,6 +14,7 @@ import (
 
 	"build.stacker.dev/internal/mount"
 	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/snapshot/btrfs"
 	"build.stacker.dev/internal/snapshot/native"
 	"build.stacker.dev/internal/snapshot/overlay"
 )
@@ -34,6 +35,8 @@ func choose(name, probe string, trees *overlay.Driver) choice {
 		return choice{driver: trees, err: forced(name, canOverlay(probe))}
 	case snapshot.Native:
 		return choice{driver: native.New(trees), err: forced(name, canTrees(probe))}
+	case snapshot.Btrfs:
+		return choice{driver: btrfs.New(trees), err: forced(name, canBtrfs(probe))}
 	case snapshot.Auto, "":
 	default:
 		return choice{driver: trees, err: fmt.Errorf("snapshot driver %q is not known", name)}
@@ -42,7 +45,11 @@ func choose(name, probe string, trees *overlay.Driver) choice {
 	if err == nil {
 		return choice{driver: trees}
 	}
-	out := choice{driver: native.New(trees), why: []string{"not overlay: " + err.Error()}}
+	why := []string{"not overlay: " + err.Error()}
+	if err = canBtrfs(probe); err == nil {
+		return choice{driver: btrfs.New(trees), why: why}
+	}
+	out := choice{driver: native.New(trees), why: append(why, "not btrfs: "+err.Error())}
 	if err := canTrees(probe); err != nil {
 		out.err = fmt.Errorf("no snapshot driver works in this state directory: %w", err)
 	}
@@ -74,6 +81,13 @@ func canOverlay(probe string) error {
 		return err
 	}
 	return m.Close()
+}
+
+func canBtrfs(probe string) error {
+	if err := os.MkdirAll(probe, 0o700); err != nil {
+		return fmt.Errorf("try btrfs: %w", err)
+	}
+	return btrfs.Probe(probe)
 }
 
 // canTrees tries what trees need in any case.

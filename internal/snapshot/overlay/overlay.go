@@ -43,6 +43,13 @@ func (d *Driver) WithScratch(dir string) *Driver { return &Driver{dir: d.dir, sc
 // Dirs are the directories that must exist before a driver is used.
 func Dirs() []string { return []string{"layer", "files", tmpDir} }
 
+// FlatDir is where drivers keep what a tree and those below it show, in one
+// directory. It can be made again from the trees, and goes with its tree.
+const FlatDir = "flat"
+
+// FlatOf names it, for the topmost tree of a stack.
+func FlatOf(tree string) string { return FlatDir + "/" + filepath.Base(tree) }
+
 // MakeDirs makes them in the directory of a driver.
 func MakeDirs(dir string) error {
 	for _, d := range Dirs() {
@@ -148,6 +155,15 @@ func (d *Driver) Discard(id string) error {
 // Remove implements snapshot.Driver. The tree disappears at once: it is moved
 // away first, so that nobody finds half of it.
 func (d *Driver) Remove(tree string) error {
+	if flat := FlatOf(tree); flat != tree {
+		if err := d.remove(flat); err != nil {
+			return err
+		}
+	}
+	return d.remove(tree)
+}
+
+func (d *Driver) remove(tree string) error {
 	id := snapshot.NewID()
 	err := os.Rename(d.Path(tree), d.active(id))
 	if errors.Is(err, fs.ErrNotExist) {
