@@ -48,6 +48,7 @@ var imports = map[string]string{
 		" internal/registry" +
 		" internal/registry/auth internal/registry/hosts" +
 		" internal/shell" +
+		" internal/snapshot" +
 		" internal/solve" +
 		" internal/source" +
 		" internal/source/httpfile" +
@@ -80,7 +81,7 @@ var imports = map[string]string{
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
 	"internal/worker": "internal/fileop internal/fileop/action internal/source/localtree internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
-		"internal/snapshot internal/snapshot/overlay internal/userns",
+		"internal/snapshot internal/snapshot/btrfs internal/snapshot/native internal/snapshot/overlay internal/userns",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",
 	"internal/container/supervisor":  "internal/layer/record",
@@ -92,8 +93,10 @@ var imports = map[string]string{
 	"internal/seccomp/install":       "",
 	"internal/shell":                 "",
 	"internal/snapshot":              "",
-	"internal/snapshot/overlay":      "internal/rootfs internal/snapshot",
-	"internal/snapshot/snapshottest": "internal/snapshot",
+	"internal/snapshot/overlay":      "internal/snapshot",
+	"internal/snapshot/btrfs":        "internal/layer internal/snapshot internal/snapshot/overlay",
+	"internal/snapshot/native":       "internal/layer internal/snapshot internal/snapshot/overlay",
+	"internal/snapshot/snapshottest": "internal/layer internal/snapshot",
 
 	"internal/bom":                   "",
 	"internal/bom/scan":              "internal/bom internal/bom/rpmdb internal/layer internal/rootfs",

@@ -40,8 +40,9 @@ const (
 // Process describes this process.
 type Process struct {
 	Kind     Kind
-	Control  int  // descriptor of the worker's socket
-	SingleID bool // only one id is mapped
+	Control  int    // descriptor of the worker's socket
+	SingleID bool   // only one id is mapped
+	Driver   string // of snapshots, by name; empty: the worker chooses
 }
 
 // Role tells what this process is.
@@ -66,6 +67,9 @@ func init() {
 		for _, a := range os.Args[1:] {
 			this.SingleID = this.SingleID || a == role.ArgSingle
 			tree = tree || a == role.ArgTree
+			if len(a) > len(role.ArgDriver) && a[:len(role.ArgDriver)] == role.ArgDriver {
+				this.Driver = a[len(role.ArgDriver):]
+			}
 		}
 		os.Args = os.Args[:1]
 		step, err := enterWorker(tree)

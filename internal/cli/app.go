@@ -75,6 +75,7 @@ func (a *app) openState(ctx context.Context) (*state.State, error) {
 	s, err := state.Open(ctx, state.Options{
 		Dir:    a.settings.stateDir,
 		Plan:   a.plan,
+		Driver: a.settings.storageType,
 		OnWait: func() { fmt.Fprintln(a.std.Err, "waiting for stacker prune to end") },
 	})
 	a.state = s

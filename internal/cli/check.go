@@ -55,7 +55,11 @@ func (a *app) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ok := a.printProbe("whiteouts", r.Whiteout) && a.printProbe("containers with overlay file systems", r.Exec)
+	fmt.Fprintf(out, "snapshot driver: %s\n", r.Driver)
+	for _, w := range r.Why {
+		fmt.Fprintf(out, "  %s\n", w)
+	}
+	ok := a.printProbe("whiteouts", r.Whiteout) && a.printProbe("containers", r.Exec)
 	fmt.Fprintf(out, "git (for git_version annotations): %s\n", gitProgram(ctx))
 	if !ok {
 		return errors.New("steps cannot run here")

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,10 +17,15 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"build.stacker.dev/internal/snapshot"
 )
 
 // progressModes are the values of --progress.
 var progressModes = []string{"auto", "tty", "plain", "rawjson", "quiet", "none"}
+
+// storageTypes are the values of --storage-type, the default first.
+var storageTypes = []string{snapshot.Auto, snapshot.Overlay, snapshot.Btrfs, snapshot.Native}
 
 // settings are the global flags, completed from the config file and the environment.
 type settings struct {
@@ -49,7 +55,8 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "print errors only")
 	f.StringVar(&s.logFile, "log-file", "", "write messages to this file instead of stderr")
 	f.BoolVar(&s.logTimestamp, "log-timestamp", false, "begin messages with the time")
-	f.StringVar(&s.storageType, "storage-type", "overlay", "snapshot driver: overlay")
+	f.StringVar(&s.storageType, "storage-type", storageTypes[0], "how root file systems are kept: "+strings.Join(storageTypes, ", "))
+	f.StringVarP(&s.storageType, "backend", "b", storageTypes[0], "same as --storage-type")
 	f.StringVar(&s.level, "level", "", "how steps get their user ids: root, subid or single (default the best that there is)")
 	f.StringVar(&s.progress, "progress", "auto", "how progress is shown: "+strings.Join(progressModes, ", "))
 	f.Lookup("progress").NoOptDefVal = "auto"
@@ -70,8 +77,11 @@ func (s *settings) complete(cmd *cobra.Command) error {
 	if s.debug && s.quiet {
 		return errors.New("debug and quiet don't make sense together")
 	}
-	if s.storageType != "overlay" {
-		return fmt.Errorf("unknown storage type %s: this version has overlay", s.storageType)
+	if s.storageType == "overlayfs" {
+		s.storageType = snapshot.Overlay
+	}
+	if !slices.Contains(storageTypes, s.storageType) {
+		return fmt.Errorf("unknown storage type %s: there are %s", s.storageType, strings.Join(storageTypes, ", "))
 	}
 	if err := s.epoch(os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
 		return err

@@ -167,7 +167,9 @@ func check(s *Spec) error {
 	switch {
 	case len(s.Args) == 0:
 		return errors.New("there is no command")
-	case s.Scratch == "":
+	case s.Root != "" && (s.Upper != "" || len(s.Lowers) > 0):
+		return errors.New("a root directory takes the place of layers")
+	case s.Scratch == "" && s.Root == "":
 		return errors.New("there is no scratch directory")
 	case (s.Upper == "") != (s.Work == ""):
 		return errors.New("an upper directory needs a work directory, and the other way round")
@@ -229,9 +231,14 @@ func (r *run) prepare() error {
 		return err
 	}
 	r.view = view
-	targets, err := prepare(view, s, sources)
+	targets, touched, err := prepare(view, s, sources)
 	if err != nil {
 		return err
+	}
+	if s.OnReady != nil {
+		if err := s.OnReady(touched); err != nil {
+			return err
+		}
 	}
 	root, err := mountRoot(s)
 	if err != nil {
@@ -250,6 +257,9 @@ func (r *run) prepare() error {
 
 // mountRoot mounts the step's root, detached.
 func mountRoot(s *Spec) (*os.File, error) {
+	if s.Root != "" {
+		return mount.ClonePath(s.Root, false)
+	}
 	if s.Upper != "" {
 		// Left by an earlier step on the same directories; the kernel takes it for
 		// the sign of a crash (Documentation/filesystems/overlayfs, "Volatile mount").

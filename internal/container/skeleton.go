@@ -49,7 +49,7 @@ type skeleton struct {
 
 // prepare finds the place of each mount and makes what is missing for it. view is
 // the step's root as openView gives it.
-func prepare(view *rootfs.Root, s *Spec, mounts []source) ([]target, error) {
+func prepare(view *rootfs.Root, s *Spec, mounts []source) (targets []target, touched []string, err error) {
 	var all []target
 	for _, name := range fixed {
 		t := target{path: name}
@@ -61,7 +61,7 @@ func prepare(view *rootfs.Root, s *Spec, mounts []source) ([]target, error) {
 	for _, m := range mounts {
 		t, err := locate(view, m.target, all)
 		if err != nil {
-			return nil, fmt.Errorf("mount on %s: %w", m.target, err)
+			return nil, nil, fmt.Errorf("mount on %s: %w", m.target, err)
 		}
 		t.file = m.file
 		all = append(all, t)
@@ -70,20 +70,28 @@ func prepare(view *rootfs.Root, s *Spec, mounts []source) ([]target, error) {
 	for _, l := range s.Links {
 		t, err := locate(view, l.Name, all)
 		if err != nil {
-			return nil, fmt.Errorf("make link %s: %w", l.Name, err)
+			return nil, nil, fmt.Errorf("make link %s: %w", l.Name, err)
 		}
 		t.link = l.Content
 		missing = append(missing, t)
 	}
-	if err := fill(view, s, missing); err != nil {
-		return nil, fmt.Errorf("make mount points: %w", err)
+	if s.Root != "" {
+		touched, err = inPlace(view, missing)
+	} else {
+		err = fill(view, s, missing)
 	}
-	return all[len(fixed):], nil
+	if err != nil {
+		return nil, nil, fmt.Errorf("make mount points: %w", err)
+	}
+	return all[len(fixed):], touched, nil
 }
 
 // openView mounts what the step will see, read-only and for this process only.
 // The empty Scratch is at the bottom because an overlay needs two layers.
 func openView(s *Spec) (*rootfs.Root, error) {
+	if s.Root != "" {
+		return rootfs.Open(s.Root)
+	}
 	lowers := append([]string{s.Scratch}, s.Lowers...)
 	if s.Upper != "" {
 		lowers = append(lowers, s.Upper)
@@ -236,16 +244,7 @@ func (sk *skeleton) add(t target) error {
 			continue
 		}
 		sk.made[p] = true
-		var err error
-		switch {
-		case i == len(elems)-1 && t.link != "":
-			err = sk.dir.Symlink(t.link, p)
-		case i == len(elems)-1 && t.file:
-			err = sk.dir.Mknod(p, unix.S_IFREG|0o644, 0)
-		default:
-			err = sk.dir.Mkdir(p, 0o755)
-		}
-		if err != nil {
+		if err := t.make(sk.dir, p, i == len(elems)-1); err != nil {
 			return err
 		}
 		if i < t.found {

@@ -21,10 +21,16 @@ const (
 // Spec describes one step. Paths outside the step are relative to the working
 // directory.
 type Spec struct {
-	Lowers  []string // layer trees, bottom first
-	Upper   string   // receives what the step changes; empty: the step cannot change anything
-	Work    string   // empty directory beside Upper
-	Scratch string   // empty directory for missing mount points; the caller removes it afterwards
+	Lowers []string // layer trees, bottom first
+	Upper  string   // receives what the step changes; empty: the step cannot change anything
+	Work   string   // empty directory beside Upper
+	// Root is the step's root file system as one directory, in place of Lowers, Upper
+	// and Work. Missing mount points are made in it, and stay.
+	Root string
+	// OnReady, if set, is called before the step starts with what was made or
+	// changed in Root for it: paths, parents before what is in them.
+	OnReady func(touched []string) error
+	Scratch string // empty directory for missing mount points; the caller removes it afterwards
 
 	Args []string // Args[0] without a slash is looked for in PATH of Env
 	Env  []string

@@ -288,7 +288,7 @@ func (a *applier) whiteout(place, name string) error {
 	if err != nil {
 		return err
 	}
-	err = d.Mknod(name, unix.S_IFCHR, 0)
+	err = makeWhiteout(d, name)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}

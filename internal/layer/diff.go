@@ -311,10 +311,7 @@ func (d *differ) subdirectory(ctx context.Context, parent *rootfs.Dir, leaf, nam
 // special writes a link, FIFO, device or whiteout.
 func (d *differ) special(dir *rootfs.Dir, leaf, name string, st *unix.Stat_t) error {
 	if isWhiteout(st) {
-		if hides, err := d.hides(dir, leaf, name); err != nil || !hides {
-			return err
-		}
-		return d.header(removed(name[:len(name)-len(leaf)] + whiteoutPrefix + leaf))
+		return d.whiteout(dir, leaf, name)
 	}
 	hdr := d.basics(st)
 	hdr.Name = name
@@ -344,6 +341,14 @@ func (d *differ) special(dir *rootfs.Dir, leaf, name string, st *unix.Stat_t) er
 	return d.header(hdr)
 }
 
+// whiteout writes the mark of removal of name, if it has something to hide.
+func (d *differ) whiteout(dir *rootfs.Dir, leaf, name string) error {
+	if hides, err := d.hides(dir, leaf, name); err != nil || !hides {
+		return err
+	}
+	return d.header(removed(name[:len(name)-len(leaf)] + whiteoutPrefix + leaf))
+}
+
 // regular writes a regular file, or the device that one stands for.
 func (d *differ) regular(dir *rootfs.Dir, leaf, name string) error {
 	fd, err := dir.OpenFd(leaf, unix.O_RDONLY, 0)
@@ -357,6 +362,9 @@ func (d *differ) regular(dir *rootfs.Dir, leaf, name string) error {
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return errors.New("file changed while the layer was packed")
+	}
+	if likeWhiteout(&st) && markedWhiteout(fd) {
+		return d.whiteout(dir, leaf, name)
 	}
 	hdr, _, err := d.describe(fd, &st)
 	if err != nil {

@@ -89,7 +89,10 @@ func (a *applier) remove(d *rootfs.Dir, at spot) (wasWhiteout bool, err error) {
 	case unix.S_IFLNK:
 		a.forget(at.path())
 	}
-	return isWhiteout(&st), d.Remove(at.leaf)
+	if wasWhiteout, err = whiteoutAt(d, at.leaf, &st); err != nil {
+		return false, err
+	}
+	return wasWhiteout, d.Remove(at.leaf)
 }
 
 func (a *applier) directory(hdr *tar.Header, at spot) error {

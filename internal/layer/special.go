@@ -180,10 +180,14 @@ func (a *applier) link(old, at spot) error {
 		return err
 	}
 	st, err := from.Lstat(old.leaf)
+	if err != nil {
+		return err
+	}
+	gone, err := whiteoutAt(from, old.leaf, &st)
 	switch {
 	case err != nil:
 		return err
-	case isWhiteout(&st):
+	case gone:
 		return unix.ENOENT
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return fmt.Errorf("hard link to a directory: %q", old.path())

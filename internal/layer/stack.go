@@ -191,7 +191,11 @@ func descend(level []member, name string, enter bool) (f Found, next []member, e
 			return Found{}, next, err
 		}
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if isWhiteout(&st) || (found && !isDir) {
+		gone, err := whiteoutAt(m.dir, name, &st)
+		if err != nil {
+			return Found{}, next, err
+		}
+		if gone || (found && !isDir) {
 			break
 		}
 		if !found {
@@ -214,11 +218,6 @@ func descend(level []member, name string, enter bool) (f Found, next []member, e
 		return Found{}, next, &fs.PathError{Op: "lookup", Path: name, Err: unix.ENOENT}
 	}
 	return f, next, nil
-}
-
-// isWhiteout tells whether st is of a character device 0:0.
-func isWhiteout(st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
 // isOpaque tells whether the open directory hides what is below it.

@@ -198,6 +198,10 @@ func (t *tree) step(place, elem string, links *int) (string, error) {
 		return "", err
 	}
 	st, err := d.Lstat(elem)
+	if err != nil {
+		return "", err
+	}
+	gone, err := whiteoutAt(d, elem, &st)
 	switch {
 	case err != nil:
 		return "", err
@@ -207,7 +211,7 @@ func (t *tree) step(place, elem string, links *int) (string, error) {
 			return "", err
 		}
 		return t.follow(place, target, links)
-	case isWhiteout(&st):
+	case gone:
 		if err := d.Remove(elem); err != nil {
 			return "", err
 		}

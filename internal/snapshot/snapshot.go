@@ -11,10 +11,19 @@
 package snapshot
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+)
+
+// Names of drivers, as users write them.
+const (
+	Auto    = "auto" // whichever is best of those that work
+	Overlay = "overlay"
+	Native  = "native"
+	Btrfs   = "btrfs"
 )
 
 // Active is a writable snapshot on top of a stack of trees.
@@ -24,9 +33,18 @@ type Active struct {
 	Upper  string   // what is written lands here, in overlay format
 	Work   string   // scratch of the overlay file system
 	Extra  string   // an empty directory for the use of whoever mounts
+
+	// Root is set by drivers without an overlay: a directory that shows the stack and
+	// may be written to, to be mounted as it is. Upper stays empty until Capture.
+	Root string
 }
 
 // Driver keeps trees and active snapshots below one directory.
+//
+// The life of an active snapshot is Prepare, Begin when all is there that a step
+// sees and did not make itself, the step, Capture, and Adopt of its Upper or
+// Commit; and Discard in any case. Begin and Capture may be left out where nothing
+// is kept. With Root, Capture uses it up.
 //
 // What must hold, and what the suite tests: a committed tree is never changed
 // by later snapshots; an active snapshot shows exactly its stack; Commit is
@@ -38,10 +56,15 @@ type Driver interface {
 	// Name is the driver's name on the command line.
 	Name() string
 	// Prepare makes a writable snapshot over the trees named.
-	Prepare(id string, lower []string) (Active, error)
+	Prepare(ctx context.Context, id string, lower []string) (Active, error)
+	// Begin notes how Root is before the step. touched are paths in it, parents
+	// first, that were made or changed since Prepare: they are not the step's work.
+	Begin(ctx context.Context, a Active, touched []string) error
+	// Capture brings what changed in Root since Begin into Upper, in overlay format.
+	Capture(ctx context.Context, a Active) error
 	// Dir makes an empty directory that Adopt can turn into a tree.
 	Dir(id string) (string, error)
-	// Commit keeps the snapshot's changes as a tree.
+	// Commit keeps what Capture found as a tree, and discards the snapshot.
 	Commit(a Active, tree string) error
 	// Adopt keeps a directory made by Dir as a tree.
 	Adopt(dir, tree string) error

@@ -166,7 +166,7 @@ func (s *State) distrust(ctx context.Context) error {
 // that of the rename into place, and nobody can set it.
 func (s *State) treesSince(t time.Time) []string {
 	var out []string
-	for _, name := range s.Trees() {
+	for _, name := range append(s.Trees(), s.list(overlay.FlatDir)...) {
 		var st unix.Stat_t
 		if unix.Lstat(filepath.Join(s.Dir, treesDir, name), &st) == nil && time.Unix(st.Ctim.Unix()).Before(t) {
 			continue
@@ -183,10 +183,17 @@ func (s *State) Trees() []string {
 		if d == "tmp" {
 			continue
 		}
-		entries, _ := os.ReadDir(filepath.Join(s.Dir, treesDir, d))
-		for _, e := range entries {
-			out = append(out, d+"/"+e.Name())
-		}
+		out = append(out, s.list(d)...)
+	}
+	return out
+}
+
+// list names what is in a directory of the tree area.
+func (s *State) list(dir string) []string {
+	var out []string
+	entries, _ := os.ReadDir(filepath.Join(s.Dir, treesDir, dir))
+	for _, e := range entries {
+		out = append(out, dir+"/"+e.Name())
 	}
 	return out
 }

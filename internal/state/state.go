@@ -40,6 +40,7 @@ type State struct {
 	trees  *os.File // the tree area
 
 	plan   func() (userns.Plan, error)
+	driver string
 	unlock func()
 
 	mu     sync.Mutex
@@ -53,6 +54,8 @@ type Options struct {
 	Dir string
 	// Plan finds out how the worker gets its ids; it is called at the first need.
 	Plan func() (userns.Plan, error)
+	// Driver names the snapshot driver: see worker.Options.
+	Driver string
 	// OnWait is called when another process keeps the state locked (prune).
 	OnWait func()
 }
@@ -66,7 +69,7 @@ func Open(ctx context.Context, o Options) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	s := &State{Dir: o.Dir, plan: o.Plan, unlock: unlock}
+	s := &State{Dir: o.Dir, plan: o.Plan, driver: o.Driver, unlock: unlock}
 	if err := s.open(); err != nil {
 		unlock()
 		return nil, err
@@ -127,7 +130,7 @@ func (s *State) startWorker(ctx context.Context) (*worker.Client, error) {
 	if s.marker, err = s.mark(); err != nil {
 		return nil, err
 	}
-	return worker.Start(ctx, worker.Options{Plan: plan, Trees: s.trees})
+	return worker.Start(ctx, worker.Options{Plan: plan, Trees: s.trees, Driver: s.driver})
 }
 
 // prepareTrees gives the tree area to the root of the worker's user namespace.

@@ -26,6 +26,7 @@ type StartOptions struct {
 	Exe    *os.File // this program; nil: what this process runs
 	Dir    *os.File // becomes the working directory; nil: the current one
 	Stderr *os.File // nil: /dev/null
+	Driver string   // passed on as Role().Driver
 }
 
 // Process is a running worker.
@@ -135,6 +136,9 @@ func newLaunch(plan Plan, o StartOptions) (l *launch, err error) {
 	}
 	if plan.Level == LevelSingle {
 		l.args = append(l.args, role.ArgSingle)
+	}
+	if o.Driver != "" {
+		l.args = append(l.args, role.ArgDriver+o.Driver)
 	}
 	if err := l.setDir(o.Dir); err != nil {
 		return nil, err

@@ -59,17 +59,21 @@ func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out Appl
 	if err != nil {
 		return out, err
 	}
-	a, err := s.driver.Prepare(s.session.newID(), r.Lower)
+	id := s.session.newID()
+	defer s.discard(id)
+	a, err := s.prepare(ctx, id, r.Lower)
 	if err != nil {
 		return out, err
 	}
-	defer s.discard(a.ID)
-	root, err := s.writable(a)
+	root, err := s.writable(ctx, a)
 	if err != nil {
 		return out, err
 	}
 	err = fileop.Do(ctx, fileop.Options{Root: root, Inputs: inputs, SingleID: s.singleID}, r.Actions)
 	_ = root.Close()
+	if err == nil && len(a.Lowers) > 0 {
+		err = s.driver.Capture(ctx, a)
+	}
 	if err != nil {
 		return out, err
 	}
@@ -84,9 +88,15 @@ func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out Appl
 }
 
 // writable opens an active snapshot to be changed, mounted nowhere.
-func (s *server) writable(a snapshot.Active) (*rootfs.Root, error) {
+func (s *server) writable(ctx context.Context, a snapshot.Active) (*rootfs.Root, error) {
 	if len(a.Lowers) == 0 {
 		return rootfs.Open(a.Upper)
+	}
+	if a.Root != "" {
+		if err := s.driver.Begin(ctx, a, nil); err != nil {
+			return nil, err
+		}
+		return rootfs.Open(a.Root)
 	}
 	m, err := mount.Overlay(mount.OverlayOptions{Lowers: a.Lowers, Upper: a.Upper, Work: a.Work})
 	if err != nil {

@@ -36,11 +36,14 @@ type Client struct {
 type Options struct {
 	Plan  userns.Plan
 	Trees *os.File // the tree area; becomes the worker's working directory
+	// Driver names the snapshot driver: snapshot.Auto, which is the zero value too, or one that
+	// must be used.
+	Driver string
 }
 
 // Start starts a worker.
 func Start(ctx context.Context, o Options) (*Client, error) {
-	p, err := userns.Start(ctx, o.Plan, userns.StartOptions{Dir: o.Trees, Stderr: os.Stderr})
+	p, err := userns.Start(ctx, o.Plan, userns.StartOptions{Dir: o.Trees, Stderr: os.Stderr, Driver: o.Driver})
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}

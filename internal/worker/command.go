@@ -55,7 +55,7 @@ func (s *server) command(ctx context.Context, c *call, r ExecRequest, a snapshot
 		}
 	}
 	for i, m := range cmd.Mounts {
-		if err := k.mount(i, m, caches); err != nil {
+		if err := k.mount(ctx, i, m, caches); err != nil {
 			return k.end, fmt.Errorf("mount on %s: %w", m.Target, err)
 		}
 	}
@@ -132,7 +132,7 @@ func (k *commandSetup) hosts(extra []string) error {
 	return nil
 }
 
-func (k *commandSetup) mount(n int, m Mount, caches map[string]string) error {
+func (k *commandSetup) mount(ctx context.Context, n int, m Mount, caches map[string]string) error {
 	out := container.Mount{Target: m.Target, ReadOnly: m.ReadOnly}
 	var err error
 	switch {
@@ -147,7 +147,7 @@ func (k *commandSetup) mount(n int, m Mount, caches map[string]string) error {
 		out.Source, err = k.agent(n, m)
 		out.File = true
 	default:
-		out.FD, err = k.bind(n, m)
+		out.FD, err = k.bind(ctx, n, m)
 		out.Detached = true
 	}
 	if err != nil {
@@ -159,12 +159,16 @@ func (k *commandSetup) mount(n int, m Mount, caches map[string]string) error {
 
 // bind mounts a path of a stack of trees. The stack is mounted over a directory
 // for a moment: the kernel copies no part of a mount that is attached nowhere.
-func (k *commandSetup) bind(n int, m Mount) (*os.File, error) {
-	a, err := k.s.driver.Prepare(k.s.session.newID(), m.Lower)
+func (k *commandSetup) bind(ctx context.Context, n int, m Mount) (*os.File, error) {
+	id := k.s.session.newID()
+	k.later(func() { k.s.discard(id) })
+	a, err := k.s.prepare(ctx, id, m.Lower)
 	if err != nil {
 		return nil, err
 	}
-	k.later(func() { k.s.discard(a.ID) })
+	if a.Root != "" {
+		return k.part(a.Root, m.Selector)
+	}
 	o := mount.OverlayOptions{Lowers: a.Lowers, Upper: a.Upper, Work: a.Work}
 	if len(o.Lowers) == 0 {
 		o.Lowers = []string{a.Extra}
@@ -191,12 +195,17 @@ func (k *commandSetup) bind(n int, m Mount) (*os.File, error) {
 		return nil, err
 	}
 	defer func() { _ = unix.Unmount(at, unix.MNT_DETACH) }()
-	root, err := rootfs.Open(at)
+	return k.part(at, m.Selector)
+}
+
+// part mounts what selector names in the root file system at dir.
+func (k *commandSetup) part(dir, selector string) (*os.File, error) {
+	root, err := rootfs.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	part, err := open(root, m.Selector)
+	part, err := open(root, selector)
 	if err != nil {
 		return nil, err
 	}

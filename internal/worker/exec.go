@@ -25,12 +25,13 @@ import (
 func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecReply, err error) {
 	start := time.Now()
 	out.Start = start.UnixNano()
-	a, err := s.driver.Prepare(s.session.newID(), r.Lower)
+	id := s.session.newID()
+	defer s.discard(id)
+	a, err := s.prepare(ctx, id, r.Lower)
 	if err != nil {
 		return out, err
 	}
-	defer s.discard(a.ID)
-	spec, err := s.spec(c, r, a, 0)
+	spec, err := s.spec(ctx, c, r, a, 0)
 	if err != nil {
 		return out, err
 	}
@@ -61,6 +62,9 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 		out.Files, err = collect(collectDir(a))
 	}
 	if err != nil || !r.Commit {
+		return out, err
+	}
+	if err := s.driver.Capture(ctx, a); err != nil {
 		return out, err
 	}
 	if err := hide(a.Upper, r.Hidden); err != nil {
@@ -131,7 +135,7 @@ func (s *server) onFailure(ctx context.Context, c *call, r ExecRequest, a snapsh
 		}
 		r.Terminal = isTerminal(c.files[r.Console])
 	}
-	spec, err := s.spec(c, r, a, r.Console)
+	spec, err := s.spec(ctx, c, r, a, r.Console)
 	if err != nil {
 		return err
 	}
@@ -141,12 +145,16 @@ func (s *server) onFailure(ctx context.Context, c *call, r ExecRequest, a snapsh
 
 // spec says what the container is made of. Its standard streams are the three
 // files from number streams on.
-func (s *server) spec(c *call, r ExecRequest, a snapshot.Active, streams int) (container.Spec, error) {
+func (s *server) spec(ctx context.Context, c *call, r ExecRequest, a snapshot.Active, streams int) (container.Spec, error) {
 	spec := container.Spec{
 		Lowers: a.Lowers, Upper: a.Upper, Work: a.Work, Scratch: a.Extra,
 		Args: r.Args, Env: r.Env, Dir: r.Dir, UID: r.UID, GID: r.GID,
 		Hostname: "stacker", Network: container.Network(r.Network), Privileged: r.Privileged,
 		NoNewPrivs: s.singleID, SingleID: s.singleID, Terminal: r.Terminal,
+	}
+	if a.Root != "" {
+		spec.Lowers, spec.Upper, spec.Work, spec.Root = nil, "", "", a.Root
+		spec.OnReady = func(touched []string) error { return s.driver.Begin(ctx, a, touched) }
 	}
 	if r.Terminal {
 		spec.OnConsole = func(f *os.File) { c.event(struct{}{}, f) }
@@ -302,24 +310,29 @@ func addToPath(spec *container.Spec, dir string) {
 
 // probe tries what steps need.
 func (s *server) probe(ctx context.Context) (ProbeReply, error) {
-	var out ProbeReply
-	a, err := s.driver.Prepare(s.session.newID(), nil)
+	out := ProbeReply{Driver: s.driver.Name(), Why: s.choice.why}
+	id := s.session.newID()
+	defer func() { _ = s.driver.Discard(id) }()
+	a, err := s.prepare(ctx, id, nil)
 	if err != nil {
 		return out, err
 	}
-	defer func() { _ = s.driver.Discard(a.ID) }()
 	lower, scratch := filepath.Join(a.Extra, "lower"), filepath.Join(a.Extra, "scratch")
 	for _, d := range []string{lower, scratch} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return out, fmt.Errorf("probe: %w", err)
 		}
 	}
-	if err := unix.Mknod(filepath.Join(a.Extra, "whiteout"), unix.S_IFCHR, 0); err != nil {
+	err = unix.Mknod(filepath.Join(a.Extra, "whiteout"), unix.S_IFCHR, 0)
+	if err != nil && a.Root == "" { // the others have a second form of whiteouts
 		out.Whiteout = err.Error()
 	}
 	spec := container.Spec{
 		Lowers: []string{lower}, Upper: a.Upper, Work: a.Work, Scratch: scratch,
 		Args: []string{"/nonexistent"}, Network: container.NetworkHost, SingleID: s.singleID,
+	}
+	if a.Root != "" {
+		spec.Lowers, spec.Upper, spec.Work, spec.Root = nil, "", "", a.Root
 	}
 	_, err = container.Run(ctx, spec)
 	// The command does not exist: getting as far as that is what is asked for.

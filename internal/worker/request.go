@@ -248,4 +248,6 @@ type ProbeRequest struct{}
 type ProbeReply struct {
 	Whiteout string
 	Exec     string
+	Driver   string   // the snapshot driver that is used
+	Why      []string // what speaks against better ones
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -26,6 +27,8 @@ import (
 // server is the worker's side.
 type server struct {
 	driver   snapshot.Driver
+	choice   choice // how driver came to be
+	views    views
 	session  *session
 	steps    container.Runner
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
@@ -46,9 +49,14 @@ func (s *server) discard(id string) {
 	s.tidy.Go(func() { _ = s.driver.Discard(id) }) // a left-over is found by prune
 }
 
+// MainOptions say how a worker is to work.
+type MainOptions struct {
+	SingleID bool   // only one id is mapped
+	Driver   string // of snapshots; empty: snapshot.Auto
+}
+
 // Main serves calls that come over the control socket until it closes.
-// singleID says that only one id is mapped. It returns the exit status.
-func Main(ctx context.Context, control *os.File, singleID bool) error {
+func Main(ctx context.Context, control *os.File, o MainOptions) error {
 	c, err := toConn(control)
 	if err != nil {
 		return err
@@ -62,12 +70,13 @@ func Main(ctx context.Context, control *os.File, singleID bool) error {
 		return err
 	}
 	defer own.end()
-	driver := overlay.New(".")
+	trees := overlay.New(".")
 	inMemory := mountScratch() == nil
 	if inMemory {
-		driver = driver.WithScratch(scratchDir)
+		trees = trees.WithScratch(scratchDir)
 	}
-	s := &server{driver: driver, session: own, singleID: singleID, inMemory: inMemory}
+	chosen := choose(o.Driver, filepath.Join(activeDir, own.newID()), trees)
+	s := &server{driver: chosen.driver, choice: chosen, session: own, singleID: o.SingleID, inMemory: inMemory}
 	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)
 	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/mount"
 	"build.stacker.dev/internal/rootfs"
+	"build.stacker.dev/internal/snapshot"
 )
 
 // view gives the stack of trees as one root file system to look into, mounted
@@ -26,6 +28,13 @@ func (s *server) view(lower []string) (*rootfs.Root, error) {
 	paths := s.paths(lower)
 	if len(paths) == 1 {
 		return rootfs.Open(paths[0])
+	}
+	if s.driver.Name() != snapshot.Overlay {
+		dir, err := s.views.get(strings.Join(lower, " "), func() (string, error) { return s.linked(paths) })
+		if err != nil {
+			return nil, err
+		}
+		return rootfs.Open(dir)
 	}
 	f, err := mount.Overlay(mount.OverlayOptions{Lowers: paths})
 	if err != nil {

@@ -23,6 +23,7 @@ const (
 
 // Arguments of the worker.
 const (
-	ArgSingle = "single" // only one id is mapped
-	ArgTree   = "tree"   // see TreeFd
+	ArgSingle = "single"  // only one id is mapped
+	ArgTree   = "tree"    // see TreeFd
+	ArgDriver = "driver=" // followed by the name of the snapshot driver
 )

@@ -6,6 +6,7 @@
 package overlay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,8 +43,25 @@ func (d *Driver) WithScratch(dir string) *Driver { return &Driver{dir: d.dir, sc
 // Dirs are the directories that must exist before a driver is used.
 func Dirs() []string { return []string{"layer", "files", tmpDir} }
 
+// FlatDir is where drivers keep what a tree and those below it show, in one
+// directory. It can be made again from the trees, and goes with its tree.
+const FlatDir = "flat"
+
+// FlatOf names it, for the topmost tree of a stack.
+func FlatOf(tree string) string { return FlatDir + "/" + filepath.Base(tree) }
+
+// MakeDirs makes them in the directory of a driver.
+func MakeDirs(dir string) error {
+	for _, d := range Dirs() {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return fmt.Errorf("make directories of snapshots: %w", err)
+		}
+	}
+	return nil
+}
+
 // Name implements snapshot.Driver.
-func (d *Driver) Name() string { return "overlay" }
+func (d *Driver) Name() string { return snapshot.Overlay }
 
 // Path implements snapshot.Driver.
 func (d *Driver) Path(tree string) string { return filepath.Join(d.dir, tree) }
@@ -57,7 +75,7 @@ func (d *Driver) Exists(tree string) bool {
 func (d *Driver) active(id string) string { return filepath.Join(d.dir, tmpDir, id) }
 
 // Prepare implements snapshot.Driver.
-func (d *Driver) Prepare(id string, lower []string) (snapshot.Active, error) {
+func (d *Driver) Prepare(_ context.Context, id string, lower []string) (snapshot.Active, error) {
 	a := snapshot.Active{ID: id}
 	for _, t := range lower {
 		if !d.Exists(t) {
@@ -86,6 +104,12 @@ func (d *Driver) Prepare(id string, lower []string) (snapshot.Active, error) {
 	}
 	return a, nil
 }
+
+// Begin implements snapshot.Driver.
+func (d *Driver) Begin(context.Context, snapshot.Active, []string) error { return nil }
+
+// Capture implements snapshot.Driver: the kernel has brought everything into Upper.
+func (d *Driver) Capture(context.Context, snapshot.Active) error { return nil }
 
 // Dir implements snapshot.Driver.
 func (d *Driver) Dir(id string) (string, error) {
@@ -131,6 +155,15 @@ func (d *Driver) Discard(id string) error {
 // Remove implements snapshot.Driver. The tree disappears at once: it is moved
 // away first, so that nobody finds half of it.
 func (d *Driver) Remove(tree string) error {
+	if flat := FlatOf(tree); flat != tree {
+		if err := d.remove(flat); err != nil {
+			return err
+		}
+	}
+	return d.remove(tree)
+}
+
+func (d *Driver) remove(tree string) error {
 	id := snapshot.NewID()
 	err := os.Rename(d.Path(tree), d.active(id))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -5,7 +5,6 @@ package overlay_test
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -23,15 +22,17 @@ func TestDriver(t *testing.T) {
 		}
 		t.Skip("mounting needs root")
 	}
-	snapshottest.Run(t, func(t *testing.T) snapshot.Driver {
-		dir := t.TempDir()
-		for _, d := range overlay.Dirs() {
-			if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return overlay.New(dir)
-	}, view)
+	for _, fs := range []string{"tmpfs", "ext4", "btrfs"} {
+		t.Run(fs, func(t *testing.T) {
+			snapshottest.Run(t, func(t *testing.T) snapshot.Driver {
+				dir := snapshottest.FileSystem(t, fs)
+				if err := overlay.MakeDirs(dir); err != nil {
+					t.Fatal(err)
+				}
+				return overlay.New(dir)
+			}, view)
+		})
+	}
 }
 
 // view mounts the snapshot over a directory.

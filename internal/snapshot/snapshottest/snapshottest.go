@@ -33,6 +33,9 @@ func Run(t *testing.T, open func(t *testing.T) snapshot.Driver, view View) {
 		{"remove", testRemove},
 		{"missing tree", testMissing},
 		{"root attributes", testRoot},
+		{"what a step does", testStep},
+		{"not the step's work", testTouched},
+		{"many layers", testMany},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, open(t), view) })
@@ -50,16 +53,32 @@ func tree(name byte) string {
 // commit makes a tree on top of others by changing the view of an active snapshot.
 func commit(t *testing.T, d snapshot.Driver, view View, name string, lower []string, change func(dir string)) {
 	t.Helper()
-	a, err := d.Prepare(snapshot.NewID(), lower)
+	a, err := d.Prepare(t.Context(), snapshot.NewID(), lower)
 	if err != nil {
 		t.Fatalf("Prepare(%v): %v", lower, err)
 	}
+	begin(t, d, a)
 	view(t, a, change)
+	capture(t, d, a)
 	if err := d.Commit(a, name); err != nil {
 		t.Fatalf("Commit(%s): %v", name, err)
 	}
 	if !d.Exists(name) {
 		t.Fatalf("Exists(%s) = false after Commit", name)
+	}
+}
+
+func begin(t *testing.T, d snapshot.Driver, a snapshot.Active) {
+	t.Helper()
+	if err := d.Begin(t.Context(), a, nil); err != nil {
+		t.Fatalf("Begin: %v", err)
+	}
+}
+
+func capture(t *testing.T, d snapshot.Driver, a snapshot.Active) {
+	t.Helper()
+	if err := d.Capture(t.Context(), a); err != nil {
+		t.Fatalf("Capture: %v", err)
 	}
 }
 
@@ -73,7 +92,7 @@ func write(t *testing.T, dir, name, content string) {
 // want compares what a stack of trees shows with the files wanted.
 func want(t *testing.T, d snapshot.Driver, view View, lower []string, files map[string]string) {
 	t.Helper()
-	a, err := d.Prepare(snapshot.NewID(), lower)
+	a, err := d.Prepare(t.Context(), snapshot.NewID(), lower)
 	if err != nil {
 		t.Fatalf("Prepare(%v): %v", lower, err)
 	}
@@ -114,7 +133,7 @@ func testStack(t *testing.T, d snapshot.Driver, view View) {
 func testImmutable(t *testing.T, d snapshot.Driver, view View) {
 	one := tree('1')
 	commit(t, d, view, one, nil, func(dir string) { write(t, dir, "a", "1") })
-	a, err := d.Prepare(snapshot.NewID(), []string{one})
+	a, err := d.Prepare(t.Context(), snapshot.NewID(), []string{one})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,11 +165,13 @@ func testCommitAtOnce(t *testing.T, d snapshot.Driver, view View) {
 	var wg sync.WaitGroup
 	errs := make([]error, 8)
 	for i := range errs {
-		a, err := d.Prepare(snapshot.NewID(), nil)
+		a, err := d.Prepare(t.Context(), snapshot.NewID(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
+		begin(t, d, a)
 		view(t, a, func(dir string) { write(t, dir, "a", "1") })
+		capture(t, d, a)
 		wg.Go(func() { errs[i] = d.Commit(a, one) })
 	}
 	wg.Wait()
@@ -163,7 +184,7 @@ func testCommitAtOnce(t *testing.T, d snapshot.Driver, view View) {
 }
 
 func testDiscard(t *testing.T, d snapshot.Driver, view View) {
-	a, err := d.Prepare(snapshot.NewID(), nil)
+	a, err := d.Prepare(t.Context(), snapshot.NewID(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +224,7 @@ func testRemove(t *testing.T, d snapshot.Driver, view View) {
 }
 
 func testMissing(t *testing.T, d snapshot.Driver, _ View) {
-	if _, err := d.Prepare(snapshot.NewID(), []string{tree('9')}); err == nil {
+	if _, err := d.Prepare(t.Context(), snapshot.NewID(), []string{tree('9')}); err == nil {
 		t.Error("Prepare over a tree that does not exist succeeded")
 	}
 }
@@ -215,7 +236,7 @@ func testRoot(t *testing.T, d snapshot.Driver, view View) {
 			t.Fatal(err)
 		}
 	})
-	a, err := d.Prepare(snapshot.NewID(), []string{one})
+	a, err := d.Prepare(t.Context(), snapshot.NewID(), []string{one})
 	if err != nil {
 		t.Fatal(err)
 	}

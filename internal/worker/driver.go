@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/mount"
+	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/snapshot/btrfs"
+	"build.stacker.dev/internal/snapshot/native"
+	"build.stacker.dev/internal/snapshot/overlay"
+)
+
+// choice is a snapshot driver and why it was chosen.
+type choice struct {
+	driver snapshot.Driver
+	why    []string // what speaks against better ones
+	err    error    // the driver that the user wants cannot be used
+}
+
+// choose finds the driver to use. trees lies in the working directory; probe is the
+// name of a directory below it for trying things out, which is removed.
+func choose(name, probe string, trees *overlay.Driver) choice {
+	defer os.RemoveAll(probe) // a left-over is removed with the session
+	switch name {
+	case snapshot.Overlay:
+		return choice{driver: trees, err: forced(name, canOverlay(probe))}
+	case snapshot.Native:
+		return choice{driver: native.New(trees), err: forced(name, canTrees(probe))}
+	case snapshot.Btrfs:
+		return choice{driver: btrfs.New(trees), err: forced(name, canBtrfs(probe))}
+	case snapshot.Auto, "":
+	default:
+		return choice{driver: trees, err: fmt.Errorf("snapshot driver %q is not known", name)}
+	}
+	err := canOverlay(probe)
+	if err == nil {
+		return choice{driver: trees}
+	}
+	why := []string{"not overlay: " + err.Error()}
+	if err = canBtrfs(probe); err == nil {
+		return choice{driver: btrfs.New(trees), why: why}
+	}
+	out := choice{driver: native.New(trees), why: append(why, "not btrfs: "+err.Error())}
+	if err := canTrees(probe); err != nil {
+		out.err = fmt.Errorf("no snapshot driver works in this state directory: %w", err)
+	}
+	return out
+}
+
+func forced(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the snapshot driver %s cannot be used here: %w; leave the choice to the program (--storage-type auto), "+
+		"or choose a state directory on another file system (--state)", name, err)
+}
+
+// canOverlay tries an overlay as steps have it.
+func canOverlay(probe string) error {
+	dir := filepath.Join(probe, snapshot.Overlay)
+	o := mount.OverlayOptions{Lowers: []string{filepath.Join(dir, "lower")}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	for _, p := range []string{o.Lowers[0], o.Upper, o.Work} {
+		if err := os.MkdirAll(p, 0o700); err != nil {
+			return fmt.Errorf("try an overlay: %w", err)
+		}
+	}
+	if err := unix.Mknod(filepath.Join(dir, "whiteout"), unix.S_IFCHR, 0); err != nil {
+		return fmt.Errorf("make a whiteout: %w", err)
+	}
+	m, err := mount.Overlay(o)
+	if err != nil {
+		return err
+	}
+	return m.Close()
+}
+
+func canBtrfs(probe string) error {
+	if err := os.MkdirAll(probe, 0o700); err != nil {
+		return fmt.Errorf("try btrfs: %w", err)
+	}
+	return btrfs.Probe(probe)
+}
+
+// canTrees tries what trees need in any case.
+func canTrees(probe string) error {
+	if err := os.MkdirAll(probe, 0o700); err != nil {
+		return fmt.Errorf("try extended attributes: %w", err)
+	}
+	err := unix.Setxattr(probe, "user.stacker.probe", []byte("y"), 0)
+	if errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("the file system of the state directory has no extended attributes (user.*), which layers need; "+
+			"choose another one with --state: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("try extended attributes: %w", err)
+	}
+	return nil
+}
+
+// prepare makes an active snapshot by the driver that was chosen.
+func (s *server) prepare(ctx context.Context, id string, lower []string) (snapshot.Active, error) {
+	if s.choice.err != nil {
+		return snapshot.Active{}, s.choice.err
+	}
+	return s.driver.Prepare(ctx, id, lower)
+}
