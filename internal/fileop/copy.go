@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/fileop/action"
+	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/source/localtree"
 )
@@ -37,6 +38,7 @@ type copier struct {
 	owner   *owner
 	modes   *mode.Set
 	linked  map[inode]string // where a file with several names was put first
+	placed  map[string]inode // the inverse of linked
 	buf     []byte
 	pending []stamp // directories whose time is set when all is in them
 }
@@ -60,7 +62,7 @@ func (d *doer) copy(ctx context.Context, a *action.Copy) error {
 	if err != nil {
 		return err
 	}
-	k := &copier{doer: d, a: a, src: src, owner: o, linked: map[inode]string{}}
+	k := &copier{doer: d, a: a, src: src, owner: o, linked: map[inode]string{}, placed: map[string]inode{}}
 	if a.ModeText != "" {
 		set, err := mode.ParseWithUmask(a.ModeText, 0)
 		if err != nil {
@@ -190,6 +192,7 @@ func (k *copier) item(i item, to string) error {
 		if err := k.Root.RemoveAll(to); err != nil {
 			return err
 		}
+		k.forget(to, isDir(was))
 		was = unix.Stat_t{}
 	}
 	if i.info.isDir() {
@@ -202,8 +205,27 @@ func (k *copier) item(i item, to string) error {
 		if err := k.Root.Remove(to); err != nil {
 			return err
 		}
+		k.forget(to, false)
 	}
 	return k.leaf(i, to)
+}
+
+// forget is for what was removed: an earlier source may have put it there ("COPY
+// */* /"), and further names of its file are not those of what comes in its place.
+func (k *copier) forget(p string, below bool) {
+	if id, ok := k.placed[p]; ok {
+		delete(k.placed, p)
+		delete(k.linked, id)
+	}
+	if !below {
+		return
+	}
+	for q, id := range k.placed {
+		if strings.HasPrefix(q, p+"/") {
+			delete(k.placed, q)
+			delete(k.linked, id)
+		}
+	}
 }
 
 // directory makes a directory, or gives one that is there the attributes of the
@@ -266,7 +288,7 @@ func (k *copier) regular(i item, to string) (done bool, err error) {
 		if first, ok := k.linked[id]; ok {
 			return true, k.Root.Link(first, to)
 		}
-		k.linked[id] = to
+		k.linked[id], k.placed[to] = to, id
 	}
 	out, err := k.Root.OpenFile(to, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -388,13 +410,29 @@ func (k *copier) xattrs(i item, to string) error {
 		if name, _ := ownerAttribute(0, 0); n == name && k.owner != nil {
 			continue
 		}
+		shown, ok := n, true
+		if k.src.marked {
+			shown, ok = layer.UnescapeAttribute(n)
+		}
+		if !ok {
+			continue
+		}
 		v, err := k.src.root.Lgetxattr(i.path, n)
 		if err != nil {
 			return err
 		}
-		_ = k.Root.Lsetxattr(to, n, v)
+		_ = k.Root.Lsetxattr(to, k.keptAttribute(shown), v)
 	}
 	return nil
+}
+
+// keptAttribute gives the name under which an attribute is kept in the root. A mark
+// of overlays would hide files from steps that the layer has.
+func (d *doer) keptAttribute(name string) string {
+	if d.Tree {
+		return layer.EscapeAttribute(name)
+	}
+	return name
 }
 
 func (k *copier) stampLater(i item, to string) {

@@ -30,6 +30,9 @@ type Options struct {
 	Root     *rootfs.Root  // what is changed
 	Inputs   map[int]*Tree // what copies read, by their number
 	SingleID bool          // files can have no other owner: it is recorded in an attribute
+	// Tree says that Root is no mounted overlay but one tree of its format, in which
+	// attributes can be its marks.
+	Tree bool
 }
 
 // Do does the actions in order. After an error the root is half changed.

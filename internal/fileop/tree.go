@@ -27,6 +27,7 @@ type Tree struct {
 	entries  map[string]*localtree.Entry
 	children map[string][]string
 	kept     string // of a listed file: its name below root, whatever it is called here
+	marked   bool   // see LayerTree
 }
 
 // info describes one file.
@@ -41,6 +42,11 @@ func (i info) isRegular() bool { return i.kind() == unix.S_IFREG }
 
 // RootTree is everything below root.
 func RootTree(root *rootfs.Root) *Tree { return &Tree{root: root} }
+
+// LayerTree is everything below root, which is no mounted overlay but one tree of
+// its format: some attributes are its marks, and those that are called like marks
+// have other names.
+func LayerTree(root *rootfs.Root) *Tree { return &Tree{root: root, marked: true} }
 
 // ListTree is what is listed; entries are sorted by path. root, which may be nil,
 // is where the bytes are: of a file, which is listed as the entry "" and appears

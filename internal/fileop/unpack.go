@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/compress"
+	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/rootfs"
 )
 
@@ -81,7 +82,7 @@ func (k *copier) extract(ctx context.Context, f io.Reader, dest string) error {
 		return err
 	}
 	defer root.Close()
-	x := &extractor{doer: &doer{Options: Options{Root: root, SingleID: k.SingleID}}, owner: k.owner}
+	x := &extractor{doer: &doer{Options: Options{Root: root, SingleID: k.SingleID, Tree: k.Tree}}, owner: k.owner}
 	return x.all(ctx, z)
 }
 
@@ -223,9 +224,11 @@ func (x *extractor) attributes(h *tar.Header, p string, kind uint32) error {
 		return err
 	}
 	for name, v := range h.PAXRecords {
-		if n, ok := strings.CutPrefix(name, "SCHILY.xattr."); ok && kind != unix.S_IFLNK && !strings.HasPrefix(n, "trusted.") {
-			_ = x.Root.Lsetxattr(p, n, []byte(v)) // what cannot be set here is left out
+		n, ok := strings.CutPrefix(name, "SCHILY.xattr.")
+		if !ok || kind == unix.S_IFLNK || strings.HasPrefix(n, "trusted.") || layer.OwnAttribute(n) {
+			continue
 		}
+		_ = x.Root.Lsetxattr(p, x.keptAttribute(n), []byte(v)) // what cannot be set here is left out
 	}
 	t := h.ModTime.UnixNano()
 	if kind == unix.S_IFDIR {

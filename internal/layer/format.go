@@ -37,7 +37,7 @@ const (
 // privileged overlay left behind.
 func diskXattr(name string) (disk string, ok bool) {
 	switch {
-	case name == record.Owner, strings.HasPrefix(name, stackerPrefix):
+	case OwnAttribute(name):
 		return "", false
 	case strings.HasPrefix(name, overlayPrefix):
 		return escapedPrefix + name[len(overlayPrefix):], true
@@ -47,10 +47,35 @@ func diskXattr(name string) (disk string, ok bool) {
 	return "", false
 }
 
+// OwnAttribute tells whether an attribute is one by which this program notes what a
+// file cannot be: it comes from no archive, and goes into none.
+func OwnAttribute(name string) bool {
+	return name == record.Owner || strings.HasPrefix(name, stackerPrefix)
+}
+
+// EscapeAttribute gives the name under which a tree has an attribute that the
+// mounted overlay of it shows as name. The marks of overlays are not shown, and
+// what is called like one has another name (Documentation/filesystems/overlayfs,
+// "Nesting overlayfs mounts").
+func EscapeAttribute(name string) string {
+	if rest, ok := strings.CutPrefix(name, overlayPrefix); ok {
+		return escapedPrefix + rest
+	}
+	return name
+}
+
+// UnescapeAttribute is the inverse of EscapeAttribute; ok is false for a mark.
+func UnescapeAttribute(disk string) (name string, ok bool) {
+	if rest, ok := strings.CutPrefix(disk, escapedPrefix); ok {
+		return overlayPrefix + rest, true
+	}
+	return disk, !strings.HasPrefix(disk, overlayPrefix)
+}
+
 // archiveXattr is the inverse of diskXattr.
 func archiveXattr(disk string) (name string, ok bool) {
 	switch {
-	case disk == record.Owner, strings.HasPrefix(disk, stackerPrefix):
+	case OwnAttribute(disk):
 		return "", false
 	case strings.HasPrefix(disk, escapedPrefix):
 		return overlayPrefix + disk[len(escapedPrefix):], true

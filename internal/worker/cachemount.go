@@ -123,6 +123,6 @@ func (k *commandSetup) copyCache(ctx context.Context, tmp string, m Mount) error
 		return err
 	}
 	defer root.Close()
-	return fileop.Do(ctx, fileop.Options{Root: root, Inputs: map[int]*fileop.Tree{1: fileop.RootTree(view)}, SingleID: k.s.singleID},
+	return fileop.Do(ctx, fileop.Options{Root: root, Inputs: map[int]*fileop.Tree{1: viewTree(view, m.Lower)}, SingleID: k.s.singleID},
 		[]action.Action{{Copy: &action.Copy{Input: 1, Src: m.Selector, Dest: "/cache", FollowLinks: true}}})
 }

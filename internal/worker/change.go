@@ -69,7 +69,7 @@ func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out Appl
 	if err != nil {
 		return out, err
 	}
-	err = fileop.Do(ctx, fileop.Options{Root: root, Inputs: inputs, SingleID: s.singleID}, r.Actions)
+	err = fileop.Do(ctx, fileop.Options{Root: root, Inputs: inputs, SingleID: s.singleID, Tree: len(a.Lowers) == 0}, r.Actions)
 	_ = root.Close()
 	if err == nil && len(a.Lowers) > 0 {
 		err = s.driver.Capture(ctx, a)
@@ -142,7 +142,7 @@ func (s *server) inputs(c *call, all []ChangeInput) (trees map[int]*fileop.Tree,
 			}
 		default:
 			if root, err = s.view(in.Lower); err == nil {
-				tree = fileop.RootTree(root)
+				tree = viewTree(root, in.Lower)
 			}
 		}
 		if err != nil {
@@ -152,6 +152,14 @@ func (s *server) inputs(c *call, all []ChangeInput) (trees map[int]*fileop.Tree,
 		trees[in.Number] = tree
 	}
 	return trees, release, nil
+}
+
+// viewTree is what a view of lower shows. That of one tree is the tree itself.
+func viewTree(view *rootfs.Root, lower []string) *fileop.Tree {
+	if len(lower) == 1 {
+		return fileop.LayerTree(view)
+	}
+	return fileop.RootTree(view)
 }
 
 // nothing is an empty root file system.

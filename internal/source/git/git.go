@@ -92,13 +92,26 @@ func check(o Options) error {
 	return nil
 }
 
-// Display is a remote without its password.
+// Display is a remote without credentials. A name alone before the host is one too
+// where http is spoken: the tokens of most servers stand there.
 func Display(remote string) string {
-	u, err := url.Parse(remote)
-	if err != nil || u.User == nil {
+	scheme, rest, ok := strings.Cut(remote, "://")
+	if !ok {
 		return remote
 	}
-	return u.Redacted()
+	// By hand: what url.Parse refuses is shown as well.
+	end := strings.IndexAny(rest, "/?#\n\r\x00")
+	if end < 0 {
+		end = len(rest)
+	}
+	at := strings.LastIndexByte(rest[:end], '@')
+	if at < 0 {
+		return remote
+	}
+	if user, _, _ := strings.Cut(rest[:at], ":"); scheme == "ssh" {
+		return scheme + "://" + user + rest[at:]
+	}
+	return scheme + "://" + rest[at+1:]
 }
 
 // Fetch finds the commit that the options name and checks it out, unless it is
@@ -159,7 +172,10 @@ func (r *repository) git(ctx context.Context, dir string, extra []string, args .
 		{"url." + r.o.Remote + ".insteadOf", remoteName}, {"safe.directory", "*"},
 	}
 	if r.o.Authorization != "" {
-		config = append(config, [2]string{"http." + origin(r.o.Remote) + ".extraHeader", "Authorization: " + r.o.Authorization})
+		// Git sends the header on to where it is redirected, to other hosts too
+		// (http.c: what is set for the first URL is set for the process).
+		config = append(config, [2]string{"http." + origin(r.o.Remote) + ".extraHeader", "Authorization: " + r.o.Authorization},
+			[2]string{"http." + origin(r.o.Remote) + ".followRedirects", "false"})
 	}
 	env := append([]string{
 		"HOME=" + r.o.Dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true",
@@ -189,7 +205,11 @@ func (r *repository) git(ctx context.Context, dir string, extra []string, args .
 		return "", errors.New("sources from git need the program git, which is not in PATH")
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", args[0], err, r.clean(msg.String()))
+		said := r.clean(msg.String())
+		if r.o.Authorization != "" && strings.Contains(said, "returned error: 30") {
+			said += ": the server redirects, and the token is for this server only: name the place to which it redirects"
+		}
+		return "", fmt.Errorf("%s: %w: %s", args[0], err, said)
 	}
 	return out.String(), nil
 }
@@ -202,7 +222,11 @@ func (r *repository) ssh() string {
 // clean takes credentials and all but the last lines out of what git says.
 func (r *repository) clean(s string) string {
 	if u, err := url.Parse(r.o.Remote); err == nil && u.User != nil {
-		s = strings.ReplaceAll(s, r.o.Remote, u.Redacted())
+		s = strings.ReplaceAll(s, r.o.Remote, Display(r.o.Remote))
+		if u.Scheme != "ssh" {
+			s = strings.ReplaceAll(s, u.User.String()+"@", "")
+			s = strings.ReplaceAll(s, u.User.Username()+"@", "") // git leaves the password out by itself
+		}
 		if p, ok := u.User.Password(); ok && p != "" {
 			s = strings.ReplaceAll(s, p, "xxxxx")
 		}
