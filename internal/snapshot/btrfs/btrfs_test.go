@@ -35,3 +35,11 @@ func TestDriver(t *testing.T) {
 
 // view shows the snapshot where it lies.
 func view(_ *testing.T, a snapshot.Active, f func(dir string)) { f(a.Root) }
+
+func BenchmarkDriver(b *testing.B) {
+	dir := snapshottest.FileSystem(b, "btrfs")
+	if err := overlay.MakeDirs(dir); err != nil {
+		b.Fatal(err)
+	}
+	snapshottest.Bench(b, btrfs.New(overlay.New(dir)), nil)
+}

@@ -5,6 +5,8 @@ package native_test
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"build.stacker.dev/internal/snapshot"
@@ -35,3 +37,27 @@ func TestDriver(t *testing.T) {
 
 // view shows the snapshot where it lies.
 func view(_ *testing.T, a snapshot.Active, f func(dir string)) { f(a.Root) }
+
+// BenchmarkDriver compares a copy of the base with that of cp(1), sharing content
+// where the file system can.
+func BenchmarkDriver(b *testing.B) {
+	for _, fs := range []string{"btrfs", "ext4"} {
+		b.Run(fs, func(b *testing.B) {
+			dir := snapshottest.FileSystem(b, fs)
+			if err := overlay.MakeDirs(dir); err != nil {
+				b.Fatal(err)
+			}
+			to := filepath.Join(dir, "copy")
+			snapshottest.Bench(b, native.New(overlay.New(dir)), func(base string) {
+				if out, err := exec.Command("cp", "-a", "--reflink=auto", base, to).CombinedOutput(); err != nil {
+					b.Fatalf("cp: %v\n%s", err, out)
+				}
+				b.StopTimer()
+				if err := os.RemoveAll(to); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			})
+		})
+	}
+}
