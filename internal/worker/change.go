@@ -72,7 +72,7 @@ func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out Appl
 	err = fileop.Do(ctx, fileop.Options{Root: root, Inputs: inputs, SingleID: s.singleID, Tree: len(a.Lowers) == 0}, r.Actions)
 	_ = root.Close()
 	if err == nil && len(a.Lowers) > 0 {
-		err = s.driver.Capture(ctx, a)
+		err = s.of(a).Capture(ctx, a)
 	}
 	if err != nil {
 		return out, err
@@ -93,7 +93,7 @@ func (s *server) writable(ctx context.Context, a snapshot.Active) (*rootfs.Root,
 		return rootfs.Open(a.Upper)
 	}
 	if a.Root != "" {
-		if err := s.driver.Begin(ctx, a, nil); err != nil {
+		if err := s.of(a).Begin(ctx, a, nil); err != nil {
 			return nil, err
 		}
 		return rootfs.Open(a.Root)

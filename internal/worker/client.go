@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"build.stacker.dev/internal/userns"
@@ -112,7 +113,30 @@ func (c *Client) replies(ctx context.Context, here *net.UnixConn, event func(jso
 }
 
 // Unpack unpacks an image's layers. files are what the request's layers number.
+// One message carries a limited number of files: an image of more layers takes
+// several calls, from the bottom up.
 func (c *Client) Unpack(ctx context.Context, r UnpackRequest, files []*os.File, progress func(UnpackEvent)) (UnpackReply, error) {
+	layers := slices.Clone(r.Layers)
+	for at := 0; ; {
+		var batch []*os.File
+		for at < len(layers) && len(batch) < maxFiles {
+			if l := &layers[at]; l.Tree == "" {
+				batch = append(batch, files[l.File])
+				l.File = len(batch) - 1
+			}
+			at++
+		}
+		out, err := c.unpack(ctx, UnpackRequest{Layers: layers[:at]}, batch, progress)
+		if err != nil || at == len(layers) {
+			return out, err
+		}
+		for i, t := range out.Trees {
+			layers[i].Tree = t
+		}
+	}
+}
+
+func (c *Client) unpack(ctx context.Context, r UnpackRequest, files []*os.File, progress func(UnpackEvent)) (UnpackReply, error) {
 	var out UnpackReply
 	err := c.call(ctx, request{Unpack: &r}, files, func(raw json.RawMessage, _ []*os.File) {
 		var e UnpackEvent

@@ -22,8 +22,9 @@ import (
 // choice is a snapshot driver and why it was chosen.
 type choice struct {
 	driver snapshot.Driver
-	why    []string // what speaks against better ones
-	err    error    // the driver that the user wants cannot be used
+	deep   snapshot.Driver // for stacks of more trees than an overlay can have; nil: driver does them too
+	why    []string        // what speaks against better ones
+	err    error           // the driver that the user wants cannot be used
 }
 
 // choose finds the driver to use. trees lies in the working directory; probe is the
@@ -32,7 +33,7 @@ func choose(name, probe string, trees *overlay.Driver) choice {
 	defer os.RemoveAll(probe) // a left-over is removed with the session
 	switch name {
 	case snapshot.Overlay:
-		return choice{driver: trees, err: forced(name, canOverlay(probe))}
+		return choice{driver: trees, deep: native.New(trees), err: forced(name, canOverlay(probe))}
 	case snapshot.Native:
 		return choice{driver: native.New(trees), err: forced(name, canTrees(probe))}
 	case snapshot.Btrfs:
@@ -43,7 +44,7 @@ func choose(name, probe string, trees *overlay.Driver) choice {
 	}
 	err := canOverlay(probe)
 	if err == nil {
-		return choice{driver: trees}
+		return choice{driver: trees, deep: native.New(trees)}
 	}
 	why := []string{"not overlay: " + err.Error()}
 	if err = canBtrfs(probe); err == nil {
@@ -111,5 +112,20 @@ func (s *server) prepare(ctx context.Context, id string, lower []string) (snapsh
 	if s.choice.err != nil {
 		return snapshot.Active{}, s.choice.err
 	}
+	if s.deep != nil && len(lower) > maxOverlaid {
+		return s.deep.Prepare(ctx, id, lower)
+	}
 	return s.driver.Prepare(ctx, id, lower)
+}
+
+// maxOverlaid is how many trees an overlay of a step can have: beside them it has
+// the missing mount points.
+const maxOverlaid = mount.MaxLowers - 1
+
+// of gives the driver that made an active snapshot.
+func (s *server) of(a snapshot.Active) snapshot.Driver {
+	if s.deep != nil && a.Root != "" {
+		return s.deep
+	}
+	return s.driver
 }

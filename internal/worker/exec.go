@@ -64,7 +64,7 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 	if err != nil || !r.Commit {
 		return out, err
 	}
-	if err := s.driver.Capture(ctx, a); err != nil {
+	if err := s.of(a).Capture(ctx, a); err != nil {
 		return out, err
 	}
 	if err := hide(a.Upper, r.Hidden); err != nil {
@@ -154,7 +154,7 @@ func (s *server) spec(ctx context.Context, c *call, r ExecRequest, a snapshot.Ac
 	}
 	if a.Root != "" {
 		spec.Lowers, spec.Upper, spec.Work, spec.Root = nil, "", "", a.Root
-		spec.OnReady = func(touched []string) error { return s.driver.Begin(ctx, a, touched) }
+		spec.OnReady = func(touched []string) error { return s.of(a).Begin(ctx, a, touched) }
 	}
 	if r.Terminal {
 		spec.OnConsole = func(f *os.File) { c.event(struct{}{}, f) }

@@ -27,7 +27,8 @@ import (
 // server is the worker's side.
 type server struct {
 	driver   snapshot.Driver
-	choice   choice // how driver came to be
+	deep     snapshot.Driver // see choice
+	choice   choice          // how driver came to be
 	views    views
 	session  *session
 	steps    container.Runner
@@ -76,7 +77,7 @@ func Main(ctx context.Context, control *os.File, o MainOptions) error {
 		trees = trees.WithScratch(scratchDir)
 	}
 	chosen := choose(o.Driver, filepath.Join(activeDir, own.newID()), trees)
-	s := &server{driver: chosen.driver, choice: chosen, session: own, singleID: o.SingleID, inMemory: inMemory}
+	s := &server{driver: chosen.driver, deep: chosen.deep, choice: chosen, session: own, singleID: o.SingleID, inMemory: inMemory}
 	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)
 	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })

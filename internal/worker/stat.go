@@ -29,7 +29,7 @@ func (s *server) view(lower []string) (*rootfs.Root, error) {
 	if len(paths) == 1 {
 		return rootfs.Open(paths[0])
 	}
-	if s.driver.Name() != snapshot.Overlay {
+	if s.driver.Name() != snapshot.Overlay || len(paths) > mount.MaxLowers {
 		dir, err := s.views.get(strings.Join(lower, " "), func() (string, error) { return s.linked(paths) })
 		if err != nil {
 			return nil, err
