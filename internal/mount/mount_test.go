@@ -152,6 +152,31 @@ func TestOverlayErrors(t *testing.T) {
 	}
 }
 
+// An overlay cannot be the upper directory of another one: the error says what to do.
+func TestOverlayUpper(t *testing.T) {
+	dir := t.TempDir()
+	a, b := write(t, dir+"/a", "x"), write(t, dir+"/b", "y")
+	for _, d := range []string{"upper", "work"} {
+		if err := os.Mkdir(dir+"/"+d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := Overlay(OverlayOptions{Lowers: []string{a}, Upper: dir + "/upper", Work: dir + "/work"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for _, d := range []string{"upper", "work"} {
+		if err := os.Mkdir(at(m, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = Overlay(OverlayOptions{Lowers: []string{b}, Upper: at(m, "upper"), Work: at(m, "work")})
+	if !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "use another state directory") {
+		t.Errorf("error = %v, want what to do", err)
+	}
+}
+
 func TestCloneAttach(t *testing.T) {
 	dir := t.TempDir()
 	src := write(t, dir+"/src", "f", "sub/g")
