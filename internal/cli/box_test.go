@@ -295,6 +295,7 @@ func TestBoxes(t *testing.T) {
 		{"userns-unmasked", box{userns: true, caps: dockerCaps, unmasked: true}, "level: root"},
 		{"userns", box{userns: true, caps: dockerCaps}, "level: root"},
 		{"userns-user", box{userns: true, uid: 1000, noNew: true}, "level: single"},
+		{"userns-without-setfcap", box{userns: true, caps: []string{"SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE"}}, "has only 65535 ids"},
 		{"root", box{caps: dockerCaps}, "level: root"},
 		{"user", box{uid: 1000, noNew: true}, "level: single"},
 		{"seccomp-of-restricted", box{uid: 1000, noNew: true, seccomp: exampleSeccomp(t)}, "level: single"},
@@ -325,6 +326,49 @@ func TestBoxes(t *testing.T) {
 			}
 			if string(index) != want {
 				t.Errorf("another image than in the first box:\n%s\n%s", index, want)
+			}
+		})
+	}
+}
+
+// TestBoxesRefused wants to be told what to do in containers where no step can run, and that
+// what runs no step works there.
+func TestBoxesRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		need(t, "only root can make every kind of container")
+	}
+	if _, err := exec.LookPath("runc"); err != nil {
+		need(t, "install runc")
+	}
+	image := stackerImage(t, "stacker.yaml")
+	for _, c := range []struct {
+		name string
+		box  box
+		says string
+	}{
+		{"docker", box{caps: dockerCaps, seccomp: dockerSeccomp(t, dockerCaps)}, "the container around refuses user namespaces"},
+		{"docker-user", box{uid: 1000, seccomp: dockerSeccomp(t, nil), noNew: true}, "the container around refuses user namespaces"},
+		{"root-without-capabilities", box{}, "runAsUser: 1000"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			build := "empty:\n  from: {type: scratch}\n  labels: {a: b}\n"
+			if err := os.WriteFile(filepath.Join(dir, "stacker.yaml"), []byte(build), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			out, err := boxed(t, image, c.box, dir, "check")
+			if err == nil || !strings.Contains(out, c.says) {
+				t.Errorf("check: %v, want %q in\n%s", err, c.says, out)
+			}
+			if out, err = boxed(t, image, c.box, dir, "build"); err != nil {
+				t.Errorf("a build without steps: %v\n%s", err, out)
+			}
+			steps := build + "  run: echo hello\n"
+			if err := os.WriteFile(filepath.Join(dir, "stacker.yaml"), []byte(steps), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if out, err = boxed(t, image, c.box, dir, "build"); err == nil || !strings.Contains(out, c.says) {
+				t.Errorf("build: %v, want %q in\n%s", err, c.says, out)
 			}
 		})
 	}

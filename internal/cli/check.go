@@ -127,7 +127,7 @@ func (a *app) printLevel(p userns.Plan, l userns.Level) {
 		return
 	}
 	if _, err := a.planOf(l); err != nil {
-		fmt.Fprintf(out, "  not %s: %v\n", l, err)
+		fmt.Fprintf(out, "  not %s: %s\n", l, strings.TrimPrefix(err.Error(), userns.ErrUnavailable.Error()+": "))
 		return
 	}
 	fmt.Fprintf(out, "  %s works too: --level %s\n", l, l)

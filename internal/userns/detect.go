@@ -106,7 +106,7 @@ func (h Host) detect() (Plan, error) {
 	p := Plan{OuterProc: procCovered(string(h.read("proc/self/mountinfo")))}
 	if h.UID == 0 {
 		if why := rootMissing(status); why != "" {
-			p.reason(LevelRoot, why, "give the container CAP_SETUID, CAP_SETGID and CAP_SETFCAP")
+			p.reason(LevelRoot, why, "give the container "+rootCaps)
 		} else if h.planRoot(&p, uids, gids, status) {
 			return p, nil
 		}
@@ -118,7 +118,7 @@ func (h Host) detect() (Plan, error) {
 	}
 	if h.UID == 0 && !capable(status, unix.CAP_SETFCAP) {
 		return Plan{}, fmt.Errorf("%w: root without CAP_SETFCAP cannot map its own id; run the container as another user (runAsUser: 1000), "+
-			"or give it CAP_SETUID, CAP_SETGID and CAP_SETFCAP", ErrUnavailable)
+			"or give it "+rootCaps, ErrUnavailable)
 	}
 	h.planSingle(&p)
 	return p, nil
@@ -211,13 +211,18 @@ func parseMap(text string) ([]IDMap, error) {
 	return out, nil
 }
 
+const rootCaps = "CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_DAC_OVERRIDE and CAP_SETFCAP"
+
 // rootMissing tells which capabilities root lacks to map ids by itself; a root in
 // a container may.
 func rootMissing(status []byte) string {
 	for _, c := range []struct {
 		bit  int
 		name string
-	}{{unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETGID, "CAP_SETGID"}} {
+	}{
+		{unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETGID, "CAP_SETGID"},
+		{unix.CAP_CHOWN, "CAP_CHOWN"}, {unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, // for directories of the mapped ids
+	} {
 		if !capable(status, c.bit) {
 			return "root has no " + c.name + " here"
 		}

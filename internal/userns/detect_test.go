@@ -101,7 +101,7 @@ func TestDetect(t *testing.T) {
 		},
 		{
 			"root in a container, without CAP_SETFCAP", 0,
-			machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n", "proc/self/status", "CapEff:\t00000000002000c0\n"), LevelRoot,
+			machine("proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 100000 65536\n", "proc/self/status", "CapEff:\t00000000002000c3\n"), LevelRoot,
 			[]IDMap{{0, 1, 65535}}, []IDMap{{0, 1, 65535}}, "only 65535 ids",
 		},
 		{

@@ -52,7 +52,7 @@ func (p *numbers) of(thread uint32) uint32 {
 			return k.outside
 		}
 	}
-	process := leader(thread)
+	process := p.leader(thread)
 	if process == 0 {
 		return 0
 	}
@@ -82,15 +82,26 @@ func belongs(thread, process uint32) bool {
 	return e == 0
 }
 
-// leader gives the number of the process that a thread belongs to. Most calls are of
-// the first thread, which has the same number; others come soon after it.
-func leader(thread uint32) uint32 {
-	const most = 1 << 15
-	for n := uint32(0); n < most; n++ {
+// leader gives the number of the process that a thread belongs to: 0 if it is gone. Most
+// calls are of the first thread, which has the same number.
+func (p *numbers) leader(thread uint32) uint32 {
+	if _, _, e := syscall.RawSyscall(syscall.SYS_TKILL, uintptr(thread), 0, 0); e != 0 {
+		return 0
+	}
+	if belongs(thread, thread) {
+		return thread
+	}
+	for i := range p.known {
+		if k := &p.known[i]; k.thread != 0 && belongs(thread, k.process) {
+			return k.process
+		}
+	}
+	const most = 1 << 22 // PID_MAX_LIMIT of the kernel; it is near in nearly all cases
+	for n := uint32(1); n < most; n++ {
 		if n < thread && belongs(thread, thread-n) {
 			return thread - n
 		}
-		if n > 0 && belongs(thread, thread+n) { // numbers began anew
+		if belongs(thread, thread+n) { // numbers began anew
 			return thread + n
 		}
 	}
