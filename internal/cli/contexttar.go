@@ -14,7 +14,7 @@ import (
 
 // extractContext unpacks a build context that came as an archive. Files belong to
 // the user, and no name leads out of dir.
-func extractContext(in io.Reader, dir string) error {
+func extractContext(ctx context.Context, in io.Reader, dir string) error {
 	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory is entered
 		return err
 	}
@@ -23,5 +23,5 @@ func extractContext(in io.Reader, dir string) error {
 		return err
 	}
 	defer root.Close()
-	return fileop.Extract(context.Background(), in, root)
+	return fileop.Extract(ctx, in, root)
 }

@@ -184,7 +184,7 @@ func (l layoutTag) put(ctx context.Context, outputs *outputSet, products []expor
 
 // fromStdin takes the build context from the standard input: an archive, or a
 // Dockerfile that needs none.
-func (d *dockerBuild) fromStdin(_ context.Context) error {
+func (d *dockerBuild) fromStdin(ctx context.Context) error {
 	in := bufio.NewReaderSize(d.app.std.In, 1<<16)
 	if d.shared.file == "-" {
 		return errors.New("the standard input cannot be both the build context and the Dockerfile")
@@ -209,7 +209,7 @@ func (d *dockerBuild) fromStdin(_ context.Context) error {
 		d.frontend.File = "Dockerfile"
 		return d.writeDockerfile(data, nil)
 	}
-	if err := extractContext(in, dir); err != nil {
+	if err := extractContext(ctx, in, dir); err != nil {
 		return fmt.Errorf("unpack build context: %w", err)
 	}
 	file := d.shared.file

@@ -39,8 +39,7 @@ type copier struct {
 	modes   *mode.Set
 	linked  map[inode]string // where a file with several names was put first
 	placed  map[string]inode // the inverse of linked
-	buf     []byte
-	pending []stamp // directories whose time is set when all is in them
+	pending []stamp          // directories whose time is set when all is in them
 }
 
 // stamp is the time that a directory is to have.
@@ -131,7 +130,7 @@ func (k *copier) one(ctx context.Context, s source) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := k.item(i, path.Join(dest, i.rel)); err != nil {
+		if err := k.item(ctx, i, path.Join(dest, i.rel)); err != nil {
 			return err
 		}
 	}
@@ -183,7 +182,7 @@ func (k *copier) place(dest string, s source, top info) (string, error) {
 }
 
 // item makes one file.
-func (k *copier) item(i item, to string) error {
+func (k *copier) item(ctx context.Context, i item, to string) error {
 	was, err := k.look(to)
 	if err != nil {
 		return err
@@ -207,7 +206,7 @@ func (k *copier) item(i item, to string) error {
 		}
 		k.forget(to, false)
 	}
-	return k.leaf(i, to)
+	return k.leaf(ctx, i, to)
 }
 
 // forget is for what was removed: an earlier source may have put it there ("COPY
@@ -251,10 +250,10 @@ func (k *copier) directory(i item, to string, was unix.Stat_t) error {
 }
 
 // leaf makes what is no directory.
-func (k *copier) leaf(i item, to string) error {
+func (k *copier) leaf(ctx context.Context, i item, to string) error {
 	switch i.info.kind() {
 	case unix.S_IFREG:
-		done, err := k.regular(i, to)
+		done, err := k.regular(ctx, i, to)
 		if err != nil || done {
 			return err
 		}
@@ -277,7 +276,7 @@ func (k *copier) leaf(i item, to string) error {
 }
 
 // regular copies a file's bytes; done: it is another name of one that was copied.
-func (k *copier) regular(i item, to string) (done bool, err error) {
+func (k *copier) regular(ctx context.Context, i item, to string) (done bool, err error) {
 	in, err := k.src.open(i.path)
 	if err != nil {
 		return false, err
@@ -294,39 +293,74 @@ func (k *copier) regular(i item, to string) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if i.info.digest == "" {
+	st := &i.info.st
+	switch {
+	case i.info.digest != "":
+		err = k.verified(ctx, out, in, i)
+	case st.Blocks*statBlock < st.Size:
+		err = k.sparse(ctx, out, in)
+	default:
 		_, err = io.Copy(out, in) // copy_file_range(2), where it can
-	} else {
-		err = k.verified(out, in, i)
 	}
 	return false, errors.Join(err, out.Close())
 }
 
+// statBlock is the unit of Stat_t.Blocks, in bytes (stat(2)).
+const statBlock = 512
+
 // verified copies the bytes of a listed file: they must be those that were listed.
-func (k *copier) verified(out, in *os.File, i item) error {
-	if k.buf == nil {
-		k.buf = make([]byte, 256<<10)
-	}
+func (k *copier) verified(ctx context.Context, out, in *os.File, i item) error {
 	h := sha256.New()
-	for {
-		n, err := in.Read(k.buf)
-		if n > 0 {
-			h.Write(k.buf[:n])
-			if _, err := out.Write(k.buf[:n]); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
+	if err := k.sparse(ctx, out, io.TeeReader(in, h)); err != nil {
+		return err
 	}
 	if hex.EncodeToString(h.Sum(nil)) != i.info.digest.Encoded() {
 		return fmt.Errorf("/%s %w: run it again", i.path, localtree.ErrChanged)
 	}
 	return nil
+}
+
+// sparse copies bytes to a new file, in which zeros become holes: a file of a few
+// bytes may say that it has terabytes of them.
+func (d *doer) sparse(ctx context.Context, out *os.File, in io.Reader) error {
+	if d.buf == nil {
+		d.buf = make([]byte, 256<<10)
+	}
+	var off int64
+	hole := false
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := fill(in, d.buf)
+		if n > 0 {
+			var werr error
+			if hole, werr = layer.WriteSparse(int(out.Fd()), d.buf[:n], off); werr != nil {
+				return fmt.Errorf("write: %w", werr)
+			}
+			off += int64(n)
+		}
+		if errors.Is(err, io.EOF) && hole {
+			return out.Truncate(off)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// fill is io.ReadFull that tells the end of the input, io.EOF, from an error of its
+// reader: an archive that is cut off has io.ErrUnexpectedEOF.
+func fill(in io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = in.Read(b[n:])
+		n += m
+	}
+	return n, err
 }
 
 // attributes gives a copy owner, mode, extended attributes and time.

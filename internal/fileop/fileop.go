@@ -65,6 +65,7 @@ type doer struct {
 	Options
 	dest  *Tree
 	plain bool // files belong to whoever makes them
+	buf   []byte
 }
 
 // look describes what is at a path of the root; a zero mode is nothing.

@@ -5,7 +5,10 @@ package fileop
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,5 +164,46 @@ func TestLinkedFileReplaced(t *testing.T) {
 	three, err := os.Stat(filepath.Join(to, "three"))
 	if err != nil || !os.SameFile(two, three) {
 		t.Errorf("two and three are different files: %v", err)
+	}
+}
+
+// A file of zeros in an archive takes no space, and one that is cut off is no file.
+func TestSparse(t *testing.T) {
+	const size = 1 << 30
+	dir := t.TempDir()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	// The old GNU format of a file with no data, only a size.
+	h := make([]byte, 512)
+	copy(h, "big")
+	copy(h[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00        S")
+	copy(h[257:], "ustar  \x00")
+	copy(h[386:], "10000000000\x0000000000000\x00")
+	copy(h[483:], "10000000000\x00")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	b.Write(h)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Extract(t.Context(), bytes.NewReader(b.Bytes()), open(t, dir)); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(dir, "big"), &st); err != nil || st.Size != size || st.Blocks*512 > 1<<20 {
+		t.Errorf("the file has %d bytes, which take %d, %v, want %d and few", st.Size, st.Blocks*512, err, size)
+	}
+	b.Reset()
+	w = tar.NewWriter(&b)
+	err := w.WriteHeader(&tar.Header{Name: "a", Typeflag: tar.TypeReg, Size: 3000, Mode: 0o644})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("cut off")
+	if err := Extract(t.Context(), bytes.NewReader(b.Bytes()), open(t, t.TempDir())); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("an archive that is cut off: %v, want %v", err, io.ErrUnexpectedEOF)
 	}
 }

@@ -113,7 +113,7 @@ func (x *extractor) all(ctx context.Context, z io.Reader) error {
 			err = context.Cause(ctx)
 		}
 		if err == nil {
-			err = x.entry(h, r)
+			err = x.entry(ctx, h, r)
 		}
 		if err != nil {
 			return err
@@ -140,7 +140,7 @@ func (x *extractor) stampAll() error {
 }
 
 // entry makes what one entry describes, in the place of what is there.
-func (x *extractor) entry(h *tar.Header, r io.Reader) error {
+func (x *extractor) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeXGlobalHeader:
 		return nil
@@ -168,10 +168,10 @@ func (x *extractor) entry(h *tar.Header, r io.Reader) error {
 		}
 		was.Mode = 0
 	}
-	return x.make(h, r, p, was.Mode != 0)
+	return x.make(ctx, h, r, p, was.Mode != 0)
 }
 
-func (x *extractor) make(h *tar.Header, r io.Reader, p string, there bool) error {
+func (x *extractor) make(ctx context.Context, h *tar.Header, r io.Reader, p string, there bool) error {
 	kind := uint32(unix.S_IFREG)
 	var err error
 	switch h.Typeflag {
@@ -195,7 +195,7 @@ func (x *extractor) make(h *tar.Header, r io.Reader, p string, there bool) error
 	case tar.TypeChar, tar.TypeBlock:
 		return nil // as in a rootless docker: no device can be made
 	default:
-		err = x.write(p, r)
+		err = x.write(ctx, p, r)
 	}
 	if err != nil {
 		return err
@@ -203,13 +203,12 @@ func (x *extractor) make(h *tar.Header, r io.Reader, p string, there bool) error
 	return x.attributes(h, p, kind)
 }
 
-func (x *extractor) write(p string, r io.Reader) error {
+func (x *extractor) write(ctx context.Context, p string, r io.Reader) error {
 	f, err := x.Root.OpenFile(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Close())
+	return errors.Join(x.sparse(ctx, f, r), f.Close())
 }
 
 func (x *extractor) attributes(h *tar.Header, p string, kind uint32) error {

@@ -292,7 +292,7 @@ func (a *applier) content(ctx context.Context, fd int, hdr *tar.Header) error {
 		}
 		var err error
 		if sparse {
-			hole, err = writeSparse(fd, b, off)
+			hole, err = WriteSparse(fd, b, off)
 		} else {
 			err = writeFull(fd, b)
 		}
@@ -309,9 +309,9 @@ func (a *applier) content(ctx context.Context, fd int, hdr *tar.Header) error {
 	return nil
 }
 
-// writeSparse writes b at off, leaving out blocks of zeros, and tells whether the
-// last one was left out.
-func writeSparse(fd int, b []byte, off int64) (hole bool, err error) {
+// WriteSparse writes b at off of a new file, leaving out blocks of zeros, and tells
+// whether the last one was left out: then the file may still be too short.
+func WriteSparse(fd int, b []byte, off int64) (hole bool, err error) {
 	start := 0 // of what must be written
 	for i := 0; i < len(b); i += holeBlock {
 		block := b[i:min(i+holeBlock, len(b))]

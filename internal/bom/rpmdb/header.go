@@ -17,6 +17,7 @@ import (
 const (
 	entrySize  = 16
 	maxEntries = 1 << 16
+	maxTexts   = 1 << 20 // in one entry; the largest packages have some 100 000 files
 )
 
 // The tags and types that are read (include/rpm/rpmtag.h).
@@ -39,7 +40,7 @@ type header struct {
 
 type entry struct{ kind, offset, count uint32 }
 
-func parseHeader(b []byte) (Package, error) {
+func parseHeader(b []byte, names *int) (Package, error) {
 	h, err := openHeader(b)
 	if err != nil {
 		return Package{}, err
@@ -54,7 +55,7 @@ func parseHeader(b []byte) (Package, error) {
 	if e := h.numbers(tagEpoch); len(e) == 1 {
 		p.Epoch = strconv.FormatUint(uint64(e[0]), 10)
 	}
-	p.Files, err = h.files()
+	p.Files, err = h.files(names)
 	if err != nil {
 		err = fmt.Errorf("package %q: %w", p.Name, err)
 	}
@@ -93,7 +94,7 @@ func (h header) texts(tag uint32) []string {
 		return nil
 	}
 	rest := h.data[e.offset:]
-	if uint64(e.count) > uint64(len(rest)) { // each has its NUL
+	if uint64(e.count) > uint64(len(rest)) || e.count > maxTexts { // each has its NUL
 		return nil
 	}
 	out := make([]string, 0, e.count)
@@ -121,8 +122,8 @@ func (h header) numbers(tag uint32) []uint32 {
 }
 
 // files puts names together: a base name and the number of its directory each, or,
-// in old packages, whole paths.
-func (h header) files() ([]string, error) {
+// in old packages, whole paths. total counts the bytes of all names of a database.
+func (h header) files(total *int) ([]string, error) {
 	flags := h.numbers(tagFileFlags)
 	ghost := func(i int) bool { return i < len(flags) && flags[i]&flagGhost != 0 }
 	var out []string
@@ -142,9 +143,14 @@ func (h header) files() ([]string, error) {
 		if uint64(places[i]) >= uint64(len(dirs)) {
 			return nil, fmt.Errorf("%w: directory %d of %d", errHeader, places[i], len(dirs))
 		}
-		if !ghost(i) {
-			out = append(out, dirs[places[i]]+name)
+		if ghost(i) {
+			continue
 		}
+		// All files can be in one directory with a name of megabytes.
+		if *total += len(dirs[places[i]]) + len(name); *total > maxNames {
+			return nil, fmt.Errorf("%w: names of more than %d bytes", errHeader, maxNames)
+		}
+		out = append(out, dirs[places[i]]+name)
 	}
 	return out, nil
 }

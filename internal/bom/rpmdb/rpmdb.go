@@ -35,6 +35,10 @@ type Package struct {
 const (
 	maxPackages = 200_000
 	maxHeader   = 256 << 20 // bytes of one package's header, as in rpm itself
+	// What the file says can be the same bytes again and again. All packages of a
+	// distribution have some 300 MB of headers.
+	maxHeaders = 512 << 20 // bytes of all headers
+	maxNames   = 256 << 20 // bytes of the names of all files
 )
 
 // Read reads a database of size bytes. Packages are in the order of the database.
@@ -56,11 +60,15 @@ func Read(r io.ReaderAt, size int64) ([]Package, error) {
 		return nil, errors.New("read rpm database: unknown format")
 	}
 	var out []Package
+	total, names := 0, 0
 	err = headers(r, size, func(h []byte) error {
+		if total += len(h); total > maxHeaders {
+			return fmt.Errorf("headers of more than %d bytes", maxHeaders)
+		}
 		if len(out) == maxPackages {
 			return fmt.Errorf("more than %d packages", maxPackages)
 		}
-		p, err := parseHeader(h)
+		p, err := parseHeader(h, &names)
 		out = append(out, p)
 		return err
 	})

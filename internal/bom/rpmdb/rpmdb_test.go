@@ -146,6 +146,54 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// makeHeader makes a package's header of values by their tags: strings with their NULs,
+// or numbers.
+func makeHeader(values map[uint32]any) []byte {
+	be := binary.BigEndian
+	var index, data []byte
+	for tag, v := range values {
+		kind, count := uint32(typeList), 0
+		at := len(data)
+		switch v := v.(type) {
+		case string:
+			data, count = append(data, v...), strings.Count(v, "\x00")
+		case []uint32:
+			kind, count = typeInt32, len(v)
+			for _, n := range v {
+				data = be.AppendUint32(data, n)
+			}
+		}
+		for _, n := range []uint32{tag, kind, uint32(at), uint32(count)} {
+			index = be.AppendUint32(index, n)
+		}
+	}
+	head := be.AppendUint32(be.AppendUint32(nil, uint32(len(values))), uint32(len(data)))
+	return slices.Concat(head, index, data)
+}
+
+// A file of some megabytes can say much more, by the same bytes again and again.
+func TestBounded(t *testing.T) {
+	const files, long = 300, 1 << 20
+	dirs := map[uint32]any{
+		tagName: "a\x00", tagVersion: "1\x00", tagBaseNames: strings.Repeat("f\x00", files),
+		tagDirNames: strings.Repeat("d", long) + "\x00", tagDirIndexes: make([]uint32, files),
+	}
+	again := ndbFile([][]byte{makeHeader(map[uint32]any{tagName: "a\x00", tagVersion: "1\x00", tagVendor: strings.Repeat("v", 4<<20) + "\x00"})})
+	first := again[ndbHeader+ndbSlotSize:][:ndbSlotSize]
+	for at := ndbHeader; at < ndbPage; at += ndbSlotSize {
+		copy(again[at:], first)
+	}
+	for name, data := range map[string][]byte{"one directory": ndbFile([][]byte{makeHeader(dirs)}), "one header": again} {
+		if got, err := read(data); err == nil || !strings.Contains(err.Error(), "more than") {
+			t.Errorf("%s: read %d packages, %v, want an error", name, len(got), err)
+		}
+	}
+	dirs[tagDirNames] = "d\x00"
+	if got, err := read(ndbFile([][]byte{makeHeader(dirs)})); err != nil || len(got[0].Files) != files {
+		t.Errorf("short names: %v", err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	whole := sqliteFile(f)
 	f.Add(whole)
@@ -164,5 +212,5 @@ func FuzzHeader(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseHeader(data) })
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseHeader(data, new(int)) })
 }

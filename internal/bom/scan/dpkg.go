@@ -188,32 +188,44 @@ func (s *scanner) diversions() (map[string]diversion, error) {
 func parseControl(text string) ([]map[string]string, error) {
 	var out []map[string]string
 	var cur map[string]string
+	// The value of field so far: adding to the map's would copy it for each line.
+	var long strings.Builder
 	field, n := "", 0
+	end := func() {
+		if field != "" {
+			cur[field] = long.String()
+		}
+		field = ""
+		long.Reset()
+	}
 	for line := range strings.Lines(text) {
 		n++
 		line = strings.TrimRight(line, "\r\n")
 		switch {
 		case strings.TrimSpace(line) == "":
-			cur, field = nil, ""
+			end()
+			cur = nil
 		case strings.HasPrefix(line, "#"):
 		case line[0] == ' ' || line[0] == '\t':
 			if field == "" {
 				return nil, fmt.Errorf("line %d continues no field", n)
 			}
-			cur[field] += "\n" + strings.TrimSpace(line)
+			long.WriteString("\n" + strings.TrimSpace(line))
 		default:
 			name, value, ok := strings.Cut(line, ":")
 			if !ok || name == "" {
 				return nil, fmt.Errorf("line %d is no field: %.60q", n, line)
 			}
+			end()
 			if cur == nil {
 				cur = map[string]string{}
 				out = append(out, cur)
 			}
 			field = strings.ToLower(name)
-			cur[field] = strings.TrimSpace(value)
+			long.WriteString(strings.TrimSpace(value))
 		}
 	}
+	end()
 	return out, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -251,6 +252,22 @@ func TestGoProgram(t *testing.T) {
 	}
 	if strings.Contains(got, "unowned /bin/x") {
 		t.Errorf("the program is unowned:\n%s", got)
+	}
+}
+
+// A value of many lines is not copied for each of them.
+func TestLongField(t *testing.T) {
+	const lines = 20_000
+	text := "Package: a\nDescription: x\n" + strings.Repeat(" y\n", lines) + "Version: 1\n"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	got, err := parseControl(text)
+	runtime.ReadMemStats(&after)
+	if err != nil || len(got) != 1 || got[0]["description"] != "x"+strings.Repeat("\ny", lines) || got[0]["version"] != "1" {
+		t.Fatalf("got %.100v, %v", got, err)
+	}
+	if used, most := after.TotalAlloc-before.TotalAlloc, uint64(100*len(text)); used > most {
+		t.Errorf("it took %d bytes of memory for %d bytes, want at most %d", used, len(text), most)
 	}
 }
 
