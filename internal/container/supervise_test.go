@@ -88,6 +88,7 @@ func TestUser(t *testing.T) {
 // hostileRuns are what TestHostileCalls has a program do.
 var hostileRuns = map[string]func(){
 	"pointers": hostilePointers, "race": hostileRace, "ids": hostileIDs, "flood": hostileFlood, "limit": hostileLimit,
+	"names": hostileNames,
 }
 
 // hostile is the program; it prints "done" if it lived to its end.
@@ -232,6 +233,28 @@ func hostileLimit() {
 	}
 	if unix.Getuid() != 5 {
 		panic(unix.Getuid())
+	}
+}
+
+// hostileNames opens files only to name them, with flags that would make files if the
+// kernel looked at them.
+func hostileNames() {
+	if err := unix.Chmod("/tmp", 0o1777); err != nil {
+		panic(err)
+	}
+	if e := call(unix.SYS_SETRESUID, 5, 5, 5, 0); e != 0 {
+		panic(e)
+	}
+	const tmpfile = 0x400000
+	for _, flags := range []uintptr{unix.O_CREAT, tmpfile | unix.O_DIRECTORY, unix.O_CREAT | tmpfile | unix.O_DIRECTORY} {
+		call(unix.SYS_OPENAT, ^uintptr(99), cstring("/tmp"), unix.O_PATH|flags, 0o600)
+		if e := call(unix.SYS_OPENAT, ^uintptr(99), cstring("/tmp/missing"), unix.O_PATH|flags, 0o600); e != unix.ENOENT {
+			panic(e)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/tmp", &st); err != nil || st.Uid != 0 {
+		panic(fmt.Sprint("/tmp belongs to ", st.Uid, err))
 	}
 }
 

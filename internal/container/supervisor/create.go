@@ -147,6 +147,12 @@ func (s *supervisor) openCreate(dir int32, addr uint64, flags int, mode uint32) 
 	if e := s.readPath(addr); e != 0 {
 		return fails(e)
 	}
+	if flags&oPath != 0 {
+		// It makes nothing (open(2): other flags are passed over). Done here it could
+		// follow a link that comes in the file's place, by this process's own magic
+		// links, or note an owner for what is there already.
+		return passed()
+	}
 	if flags&oTmpfile != 0 {
 		return s.openUnnamed(dir, flags, mode)
 	}
