@@ -41,6 +41,8 @@ type app struct {
 	trace    func(text string) // --debug: where details are told; nil: nowhere
 	// stdoutTaken: the command's result goes to the standard output.
 	stdoutTaken bool
+	// stepsQuiet: what steps print is shown only where one fails.
+	stepsQuiet bool
 }
 
 // messages is where words go that are no errors.
@@ -172,7 +174,7 @@ func (a *app) display() (*progress.Display, error) {
 		return nil, err
 	}
 	o := progress.ForTerminal(out, os.Getenv)
-	if m == progress.Plain || m == progress.Quiet || o.Size == nil && m != progress.RawJSON {
+	if !a.stepsQuiet && (m == progress.Plain || m == progress.Quiet || o.Size == nil && m != progress.RawJSON) {
 		// What steps print goes to stdout as it is, for whoever reads it there.
 		to := a.messages()
 		o.RunOutput = to

@@ -88,6 +88,11 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	if question != "build" {
 		return d.call(ctx, question, format == "format=json")
 	}
+	if _, err := shared.output.specs(); err != nil {
+		return err
+	}
+	a.stdoutTaken = shared.output.toStdout()
+	a.stepsQuiet = a.onlyID()
 	if d.display, err = a.display(); err != nil {
 		return err
 	}
@@ -98,11 +103,15 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	}
 	if shared.explain && d.solver != nil {
 		for _, x := range d.solver.Decisions() {
-			fmt.Fprintln(a.std.Out, x)
+			fmt.Fprintln(a.messages(), x)
 		}
 	}
 	return err
 }
+
+// onlyID tells whether the user wants to hear the image's id and nothing else, as of
+// docker build -q.
+func (a *app) onlyID() bool { return a.settings.quiet || a.settings.progress == "quiet" }
 
 // pullPolicy reads --pull: docker's switch, or buildah's word.
 func pullPolicy(s string) (source.Policy, error) {

@@ -24,6 +24,7 @@ import (
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/layout"
+	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/state"
 )
@@ -49,7 +50,47 @@ func (d *dockerBuild) build(ctx context.Context, s *state.State) error {
 	if err != nil {
 		return err
 	}
-	return s.Sync()
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	return d.tell(outputs, layouts)
+}
+
+// tell says what was made and how it is called. With --quiet it is the id alone.
+func (d *dockerBuild) tell(outputs *outputSet, layouts []layoutTag) error {
+	for _, r := range outputs.results {
+		id := imageID(r.outcome)
+		if id == "" {
+			continue // files, or nothing
+		}
+		if d.app.onlyID() {
+			if _, err := fmt.Fprintln(d.app.messages(), id); err != nil {
+				return err
+			}
+			continue
+		}
+		built := "Successfully built " + string(r.outcome.Image.Digest) // as ls has it
+		if len(r.outcome.Names) == 0 && len(layouts) == 0 && outputs.inStore() {
+			built += ", which has no name: --tag gives it one"
+		}
+		d.note(built)
+		for _, n := range r.outcome.Names {
+			if ref, err := reference.Parse(n); err == nil {
+				n = ref.Familiar()
+			}
+			d.note("Successfully tagged " + n)
+		}
+	}
+	if !d.app.onlyID() {
+		for _, l := range layouts {
+			d.note("Successfully tagged oci:" + l.dir + ":" + l.tag)
+		}
+	}
+	return nil
+}
+
+func (d *dockerBuild) note(text string) {
+	d.events(solve.Event{Kind: solve.Note, Time: time.Now(), Text: text})
 }
 
 // solve brings the images about and gives them to the outputs.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -161,6 +162,11 @@ func (s *outputSet) Add(ctx context.Context, target string, names []string, know
 	defer s.mu.Unlock()
 	s.results = append(s.results, r)
 	return nil
+}
+
+// inStore tells whether the local store is one of the outputs.
+func (s *outputSet) inStore() bool {
+	return slices.ContainsFunc(s.specs, func(spec export.Spec) bool { return spec.Type == "image" })
 }
 
 // Close ends all outputs, and after success writes --metadata-file and --iidfile.
