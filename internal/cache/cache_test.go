@@ -128,6 +128,19 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Values are shown as people can read them.
+func TestLinesShort(t *testing.T) {
+	sum := strings.Repeat("0123456789abcdef", 4)
+	d := Difference{Name: "import", Old: "pick:" + sum, New: "sha256:" + sum}
+	if got, want := d.Lines(), []string{"import changed: pick:0123456789ab → sha256:0123456789ab"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	d = Difference{Name: "command", Old: "/bin/sh\x00-c\x00a", New: "/bin/sh\x00-c\x00b"}
+	if got, want := d.Lines(), []string{"command changed: /bin/sh -c a → /bin/sh -c b"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestLastAndLists(t *testing.T) {
 	s, r := open(t), record("x")
 	if s.Last("step") != nil {

@@ -77,12 +77,13 @@ func short(s string) string {
 	if s == "" {
 		return `""`
 	}
-	if len(s) == len("sha256:")+64 && strings.HasPrefix(s, "sha256:") {
-		return s[:len("sha256:")+12]
+	// Also the names of files in other stages, which are of this form.
+	if kind, sum, ok := strings.Cut(s, ":"); ok && len(sum) == 64 && strings.Trim(sum, "0123456789abcdef") == "" {
+		return kind + ":" + sum[:12]
 	}
-	r := []rune(s)
+	r := []rune(strings.ReplaceAll(s, "\x00", " ")) // between the words of a command
 	if len(r) > 100 {
 		return string(r[:97]) + "..."
 	}
-	return s
+	return string(r)
 }

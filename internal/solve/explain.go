@@ -98,9 +98,18 @@ func (j *job) why(key cache.Key, p Probe) (causes []string, changes []Change) {
 	return causes, changes
 }
 
+// stepName is how lines without a progress call a step. A Dockerfile's only stage
+// may have no name.
+func stepName(stage, step string) string {
+	if stage == "" {
+		return step
+	}
+	return stage + ": " + step
+}
+
 // String tells the decision in the lines of --explain.
 func (d Decision) String() string {
-	head := d.Stage + ": " + d.Step
+	head := stepName(d.Stage, d.Step)
 	if d.Reused {
 		return head + ": reused (made " + d.When.Local().Format(time.DateTime) + " in " + d.Took.Round(time.Millisecond).String() + ")"
 	}

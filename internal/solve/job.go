@@ -111,7 +111,7 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 		j.emit(Event{Kind: Failed, Err: err, Dur: d.Took})
 		return cache.Result{}, err
 	}
-	rec := &cache.Record{Step: j.v.Stage + ": " + j.v.Name, Key: key, Created: j.start, Duration: d.Took, Ingredients: p.Ingredients, Result: r}
+	rec := &cache.Record{Step: stepName(j.v.Stage, j.v.Name), Key: key, Created: j.start, Duration: d.Took, Ingredients: p.Ingredients, Result: r}
 	if err := j.s.o.Cache.Put(rec); err != nil {
 		return cache.Result{}, fmt.Errorf("keep result: %w", err)
 	}
