@@ -213,7 +213,14 @@ func (d *decoder) integer(n *node, key string, parse func(string) (int64, error)
 	}
 	number, err := parse(n.text)
 	if n.kind != textNode || n.tag == "!!str" || err != nil {
-		d.fail(n, "write the number without quotes", "value for '%s' in import is not an integer", key)
+		hint := "write a number, such as 1000"
+		switch {
+		case n.kind == textNode && err == nil:
+			hint = "write the number without quotes"
+		case key == "mode":
+			hint = "a mode is octal, such as 0644"
+		}
+		d.fail(n, hint, "value for '%s' in import is not an integer", key)
 		return 0, false
 	}
 	if number < 0 {
