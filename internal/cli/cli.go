@@ -103,6 +103,27 @@ func (a *app) before(cmd *cobra.Command) error {
 	return a.checkUser()
 }
 
+// explainArgs says of a command line with too few or too many words how it is
+// written, for all commands.
+func explainArgs(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		explainArgs(c)
+	}
+	check := cmd.Args
+	if check == nil {
+		return
+	}
+	cmd.Args = func(c *cobra.Command, args []string) error {
+		if check(c, args) == nil {
+			return nil
+		}
+		if _, _, any := strings.Cut(c.Use, " "); !any {
+			return fmt.Errorf("incorrect usage: %s takes no arguments, but there is %q; see %s --help", c.CommandPath(), args[0], c.CommandPath())
+		}
+		return fmt.Errorf("incorrect usage: write %s %s; see %s --help", c.Parent().CommandPath(), c.Use, c.CommandPath())
+	}
+}
+
 // help prints the help of the command that args name.
 func help(root *cobra.Command, args []string) error {
 	cmd, rest, err := root.Find(args)
@@ -176,6 +197,7 @@ func (a *app) command() *cobra.Command {
 		a.historyCommand(),
 	)
 	ownWords(cmd)
+	explainArgs(cmd)
 	return cmd
 }
 

@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"build.stacker.dev/internal/snapshot"
+	"build.stacker.dev/internal/userns"
 )
 
 // progressModes are the values of --progress.
@@ -82,6 +83,11 @@ func (s *settings) complete(cmd *cobra.Command) error {
 	}
 	if !slices.Contains(storageTypes, s.storageType) {
 		return fmt.Errorf("unknown storage type %s: there are %s", s.storageType, strings.Join(storageTypes, ", "))
+	}
+	switch userns.Level(s.level) {
+	case "", userns.LevelRoot, userns.LevelSubID, userns.LevelSingle:
+	default:
+		return fmt.Errorf("--level %s: it is root, subid or single", s.level)
 	}
 	if err := s.epoch(os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
 		return err
