@@ -68,12 +68,12 @@ func (a *app) compare(ctx context.Context, o publishOptions, p *stackerfile.Proj
 	if err != nil {
 		return err
 	}
-	solver := solve.New(solve.Options{Cache: s.Cache, Runner: onlyKept{a.builder(ctx, s)}, Now: a.now})
+	solver := solve.New(solve.Options{Cache: s.Cache, Runner: onlyKept{lastResult{a.builder(ctx, s)}}, Now: a.now})
 	e := &export.Layout{
 		Exporter: &export.Exporter{State: s, Now: a.now}, Layout: from, Results: solver.Result,
 		Layers: o.build.layers.options(), Archives: o.build.layers.archives,
 	}
-	const remedy = "run stacker build, or publish what is in oci-dir with --force"
+	const remedy = "run stacker build, and publish with the same --substitute and other options; or publish what is in oci-dir with --force"
 	err = solver.Solve(ctx, g, func(ctx context.Context, t *graph.Target, _ cache.Result) error {
 		if !slices.Contains(names, t.Name) {
 			return nil
@@ -94,15 +94,19 @@ func (a *app) compare(ctx context.Context, o publishOptions, p *stackerfile.Proj
 
 var errNotKept = errors.New("no result is kept")
 
-// onlyKept finds kept results and runs nothing.
-type onlyKept struct{ solve.Runner }
+// lastResult is for commands that look at what was built: a step that runs in each
+// build, as one with binds, does not run for them.
+type lastResult struct{ solve.Runner }
 
-// Probe lets the last result stand of a step that runs in each build.
-func (r onlyKept) Probe(ctx context.Context, v *graph.Vertex, in []cache.Result, emit solve.Sink) (solve.Probe, error) {
+// Probe lets the last result stand.
+func (r lastResult) Probe(ctx context.Context, v *graph.Vertex, in []cache.Result, emit solve.Sink) (solve.Probe, error) {
 	p, err := r.Runner.Probe(ctx, v, in, emit)
 	p.Volatile = ""
 	return p, err
 }
+
+// onlyKept finds kept results and runs nothing.
+type onlyKept struct{ lastResult }
 
 // Run refuses.
 func (onlyKept) Run(context.Context, *graph.Vertex, []cache.Result, solve.Sink) (cache.Result, error) {
