@@ -148,6 +148,16 @@ func knownHosts() []string {
 // now is the clock. Nothing below this package reads another.
 func (a *app) now() time.Time { return time.Now() }
 
+// workingDir is where the user stands. Where that cannot be found, causes of steps
+// are looked for under relative names.
+func workingDir() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return ""
+	}
+	return dir
+}
+
 func cores() int { return runtime.GOMAXPROCS(0) }
 
 // display draws the progress of a build.

@@ -383,7 +383,7 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 	}
 	o := solve.Options{
 		Cache: s.Cache, Runner: b, Events: r.story.handle, NoCache: r.options.noCache,
-		Parallel: r.parallel(), Now: time.Now,
+		Parallel: r.parallel(), Now: time.Now, Dir: workingDir(),
 	}
 	kept, end := r.app.sharedCache(ctx, with, b, r.display.Handle)
 	defer end()

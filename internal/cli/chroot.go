@@ -68,7 +68,7 @@ func (a *app) stage(ctx context.Context, o fileOptions, name string) (*built, er
 		return nil, err
 	}
 	out := &built{builder: a.builder(ctx, s)}
-	out.solver = solve.New(solve.Options{Cache: s.Cache, Runner: lastResult{out.builder}, Events: onlyWork(display), Parallel: max(4, 2*cores()), Now: a.now})
+	out.solver = solve.New(solve.Options{Cache: s.Cache, Runner: lastResult{out.builder}, Events: onlyWork(display), Parallel: max(4, 2*cores()), Now: a.now, Dir: workingDir()})
 	err = out.solver.Solve(ctx, g, func(_ context.Context, t *graph.Target, r cache.Result) error {
 		if t.Name == name {
 			out.target, out.result = t, r

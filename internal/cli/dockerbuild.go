@@ -347,7 +347,7 @@ func (d *dockerBuild) events(e solve.Event) {
 
 func (d *dockerBuild) solverOptions() solve.Options {
 	return solve.Options{
-		Cache: d.builder.State.Cache, Runner: d.builder, Events: d.events, Parallel: max(4, 2*cores()), Now: time.Now,
+		Cache: d.builder.State.Cache, Runner: d.builder, Events: d.events, Parallel: max(4, 2*cores()), Now: time.Now, Dir: workingDir(),
 	}
 }
 

@@ -57,7 +57,7 @@ func (a *app) unlade(ctx context.Context, tags []string) error {
 		v := &graph.Vertex{Op: graph.Image{Reference: name}, Stage: tag, Name: "unpack " + name}
 		g.Targets = append(g.Targets, &graph.Target{Name: tag, Vertex: v})
 	}
-	solver := solve.New(solve.Options{Cache: s.Cache, Runner: b, Events: display.Handle, Now: a.now})
+	solver := solve.New(solve.Options{Cache: s.Cache, Runner: b, Events: display.Handle, Now: a.now, Dir: workingDir()})
 	err = solver.Solve(ctx, g, func(ctx context.Context, t *graph.Target, r cache.Result) error {
 		if err := unpackTo(ctx, b, r, a.settings.rootsDir, t.Name); err != nil {
 			return fmt.Errorf("unpack %s: %w", t.Name, err)

@@ -12,12 +12,13 @@ package graph
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
 // Pos is a place in a build file, for messages. The zero Pos is "nowhere".
 type Pos struct {
-	File   string // absolute path
+	File   string // as messages name it: often relative
 	Line   int    // from 1
 	Column int    // from 1
 }
@@ -43,13 +44,18 @@ type Vertex struct {
 }
 
 // StepID names the step across runs: it says which step's last ingredients are
-// to be compared when somebody asks why a step was not reused.
-func (v *Vertex) StepID() string {
+// to be compared when somebody asks why a step was not reused. dir is the
+// directory from which build files are named: projects have files of one name.
+func (v *Vertex) StepID(dir string) string {
 	step := v.Step
 	if step == "" {
 		step = v.Name
 	}
-	return v.Pos.File + "\x00" + v.Stage + "\x00" + step
+	file := v.Pos.File
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(dir, file)
+	}
+	return file + "\x00" + v.Stage + "\x00" + step
 }
 
 // KV is a name and its value, where order matters.

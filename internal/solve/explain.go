@@ -70,7 +70,7 @@ func (j *job) why(key cache.Key, p Probe) (causes []string, changes []Change) {
 	case j.s.o.NoCache:
 		return []string{"--no-cache was given"}, nil
 	}
-	last := j.s.o.Cache.Last(j.v.StepID())
+	last := j.s.o.Cache.Last(j.v.StepID(j.s.o.Dir))
 	if last == nil {
 		return []string{"this step was not built before"}, nil
 	}

@@ -65,7 +65,7 @@ func (j *job) reuse(key cache.Key, inputs []cache.Result) (cache.Result, bool) {
 		return cache.Result{}, false
 	}
 	c.Touch(key, j.start)
-	_ = c.SetLast(j.v.StepID(), rec)
+	_ = c.SetLast(j.v.StepID(j.s.o.Dir), rec)
 	if j.s.o.Shared != nil {
 		j.s.o.Shared.Keep(rec, j.s.final[j.vertex.ID])
 	}
@@ -115,7 +115,7 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	if err := j.s.o.Cache.Put(rec); err != nil {
 		return cache.Result{}, fmt.Errorf("keep result: %w", err)
 	}
-	if err := j.s.o.Cache.SetLast(j.v.StepID(), rec); err != nil {
+	if err := j.s.o.Cache.SetLast(j.v.StepID(j.s.o.Dir), rec); err != nil {
 		return cache.Result{}, fmt.Errorf("keep ingredients: %w", err)
 	}
 	if j.s.o.Shared != nil && p.Volatile == "" {

@@ -65,6 +65,7 @@ type Options struct {
 	NoCache  bool // run every step
 	Parallel int  // steps that run at the same time; ≤ 0: 4
 	Now      func() time.Time
+	Dir      string // from which positions name build files
 }
 
 // Solver solves builds. It may be used once at a time.
