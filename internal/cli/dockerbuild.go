@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -143,7 +144,7 @@ func (d *dockerBuild) prepare(ctx context.Context) (err error) {
 	if d.options.llb != "" {
 		o.LLB.Locals["context"] = d.context
 		o.LLB.Locals["dockerfile"] = d.context
-		return nil
+		return d.forDefinition()
 	}
 	switch {
 	case d.context == "-":
@@ -346,9 +347,11 @@ func (d *dockerBuild) events(e solve.Event) {
 }
 
 func (d *dockerBuild) solverOptions() solve.Options {
-	return solve.Options{
-		Cache: d.builder.State.Cache, Runner: d.builder, Events: d.events, Parallel: max(4, 2*cores()), Now: time.Now, Dir: workingDir(),
+	parallel := max(4, 2*cores())
+	if d.options.jobs > 0 {
+		parallel = d.options.jobs
 	}
+	return solve.Options{Cache: d.builder.State.Cache, Runner: d.builder, Events: d.events, Parallel: parallel, Now: time.Now, Dir: workingDir()}
 }
 
 func (d *dockerBuild) newSolver() *solve.Solver { return solve.New(d.solverOptions()) }
@@ -395,5 +398,37 @@ func (d *dockerBuild) load(ctx context.Context) (*dockerfile.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dockerfile.Result{Images: []dockerfile.Image{{Vertex: v, Config: []byte(`{}`)}}}, nil
+	img := dockerfile.Image{Vertex: v, Config: []byte(plainConfig), Epoch: d.frontend.LLB.Clamp}
+	return &dockerfile.Result{Images: []dockerfile.Image{img}}, nil
+}
+
+// plainConfig is the config of an image that a definition makes, as BuildKit has
+// it (exporter/containerimage, defaultImageConfig): a definition has none.
+const plainConfig = `{"config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"WorkingDir":"/"},"rootfs":{"type":"layers"}}`
+
+// forDefinition checks the options of a build of an LLB definition.
+func (d *dockerBuild) forDefinition() error {
+	o, s := &d.options, &d.shared
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"build-arg", len(o.buildArgs) > 0}, {"build-arg-file", len(o.buildArgFiles) > 0}, {"label", len(o.labels) > 0}, {"platform", len(o.platforms) > 0},
+		{"target", len(s.targets) > 0}, {"no-cache-filter", len(o.noCacheFilter) > 0}, {"no-cache", s.noCache}, {"network", s.network == "none"},
+		{"add-host", len(o.addHosts) > 0}, {"shm-size", o.shmSize != ""}, {"ulimit", len(o.ulimits) > 0}, {"opt", len(o.attributes) > 0},
+		{"ignorefile", o.ignoreFile != ""}, {"check", o.check}, {"call", o.call != "build"},
+	} {
+		if f.set {
+			return fmt.Errorf("--%s belongs to Dockerfile builds: what --llb builds says everything itself", f.name)
+		}
+	}
+	if v := d.frontend.Attributes["build-arg:SOURCE_DATE_EPOCH"]; v != "" {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return fmt.Errorf("SOURCE_DATE_EPOCH %q is no number of seconds", v)
+		}
+		at := time.Unix(n, 0).UTC()
+		d.frontend.LLB.Clamp = &at
+	}
+	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +34,7 @@ type dockerOptions struct {
 	pull          string
 	ignoreFile    string
 	epoch         string
+	jobs          int
 	refused       map[string]*[]string
 }
 
@@ -59,74 +59,8 @@ func (o *dockerOptions) flags(f *pflag.FlagSet) {
 	f.Lookup("pull").NoOptDefVal = "true"
 	f.StringVar(&o.ignoreFile, "ignorefile", "", "in place of .dockerignore")
 	f.StringVar(&o.epoch, "source-date-epoch", "", "SOURCE_DATE_EPOCH of the build")
+	f.IntVar(&o.jobs, "jobs", 0, "how many steps run at the same time (default: twice the processors, at least four)")
 	o.refusedFlags(f)
-}
-
-// refusals are flags of docker and buildah that cannot be honoured here, with the
-// reason, and the values with which they ask for what is done anyway.
-var refusals = map[string]struct {
-	why    string
-	accept []string
-}{
-	"attest":        {"attestations are not made", nil},
-	"builder":       {"there is no daemon to choose", []string{"default"}},
-	"cap-add":       {"a step's capabilities are fixed; see --allow security.insecure", nil},
-	"cap-drop":      {"a step's capabilities are fixed", nil},
-	"cgroup-parent": {"steps have no control group of their own", nil},
-	"compress":      {"", []string{"true", "false"}}, // no daemon: nothing is sent
-	"cpu-period":    {"steps have no control group of their own", []string{"0"}},
-	"cpu-quota":     {"steps have no control group of their own", []string{"0"}},
-	"cpu-shares":    {"steps have no control group of their own", []string{"0"}},
-	"cpuset-cpus":   {"steps have no control group of their own", nil},
-	"cpuset-mems":   {"steps have no control group of their own", nil},
-	"device":        {"steps cannot have devices of this machine", nil},
-	"dns":           {"steps resolve names as this machine does", nil},
-	"force-rm":      {"", []string{"true", "false"}}, // there are no containers to keep
-	"isolation":     {"there is one kind of isolation", []string{"default", "oci", "rootless"}},
-	"jobs":          {"", nil},
-	"layers":        {"every instruction makes a layer", []string{"true"}},
-	"memory":        {"steps have no control group of their own", []string{"0"}},
-	"memory-swap":   {"steps have no control group of their own", []string{"0"}},
-	"policy":        {"source policies are not supported", nil},
-	"provenance":    {"attestations are not made", []string{"false"}},
-	"resource":      {"steps have no control group of their own", nil},
-	"rm":            {"containers are never kept", []string{"true"}},
-	"sbom":          {"attestations are not made", []string{"false"}},
-	"security-opt":  {"a step's confinement is fixed", nil},
-	"squash":        {"layers are kept as instructions make them", []string{"false"}},
-	"volume":        {"files of this machine are shown by --build-context and RUN --mount", nil},
-}
-
-func (o *dockerOptions) refusedFlags(f *pflag.FlagSet) {
-	o.refused = map[string]*[]string{}
-	for name := range refusals {
-		if f.Lookup(name) != nil {
-			continue
-		}
-		o.refused[name] = f.StringArray(name, nil, "")
-		f.Lookup(name).Hidden = true
-		if slices.Contains(refusals[name].accept, "true") || name == "sbom" || name == "provenance" || name == "squash" {
-			f.Lookup(name).NoOptDefVal = "true"
-		}
-	}
-}
-
-// refuse names the first flag that asks for what is not done.
-func (o *dockerOptions) refuse() error {
-	names := make([]string, 0, len(o.refused))
-	for n := range o.refused {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	for _, n := range names {
-		r := refusals[n]
-		for _, v := range *o.refused[n] {
-			if r.why != "" && !slices.Contains(r.accept, v) {
-				return fmt.Errorf("--%s %s cannot be honoured: %s", n, v, r.why)
-			}
-		}
-	}
-	return nil
 }
 
 // frontendAttributes gives the attributes of BuildKit's Dockerfile frontend.

@@ -212,6 +212,7 @@ func TestScripts(t *testing.T) {
 			"image":     cmdImage,
 			"merged":    cmdMerged,
 			"interrupt": cmdInterrupt,
+			"llb":       cmdLLB,
 			"mktar":     cmdTar,
 			"push":      cmdPush,
 			"referrers": cmdReferrers,

@@ -48,6 +48,11 @@ func newSecrets(secrets, sockets []string) (*secretStore, error) {
 		s.agents[id] = nil
 		if ok && paths != "" {
 			s.agents[id] = strings.Split(paths, ",")
+			for _, p := range s.agents[id] {
+				if _, err := os.Stat(p); err != nil {
+					return nil, fmt.Errorf("--ssh %s: %w", id, err)
+				}
+			}
 		} else if os.Getenv("SSH_AUTH_SOCK") == "" {
 			return nil, fmt.Errorf("--ssh %s: there is no agent: SSH_AUTH_SOCK is not set; name a socket or a key: --ssh %s=FILE", text, id)
 		}

@@ -52,7 +52,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.rootsDir, "roots-dir", "roots", "kept for compatibility: root file systems live in the state directory")
 	f.StringVar(&s.stateDir, "state", "", "state directory (default $XDG_DATA_HOME/stacker, as root /var/lib/stacker)")
 	f.StringVar(&s.config, "config", "", "config file (default $XDG_CONFIG_HOME/stacker/conf.yaml)")
-	f.BoolVar(&s.debug, "debug", false, "say more")
+	f.BoolVarP(&s.debug, "debug", "D", false, "say more")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "print errors only")
 	f.StringVar(&s.logFile, "log-file", "", "write messages to this file instead of stderr")
 	f.BoolVar(&s.logTimestamp, "log-timestamp", false, "begin messages with the time")
