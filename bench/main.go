@@ -50,6 +50,12 @@ func workloads() []workload {
 		{"commit", benchCommit},
 		{"compress", benchCompress},
 		{"filesystems", benchFilesystems},
+		benchDockerfile("dockerfile-cold"),
+		benchDockerfile("dockerfile-unchanged"),
+		benchDockerfile("copy-30000"),
+		benchDockerfile("context-50000"),
+		benchDockerfile("steps-40"),
+		benchDockerfile("stages-4"),
 	}
 }
 

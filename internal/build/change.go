@@ -9,13 +9,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
+	"strings"
 
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/fileop"
 	"build.stacker.dev/internal/fileop/action"
 	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/source/localtree"
@@ -78,6 +81,14 @@ func (b *Builder) addCopied(key *cache.Ingredients, c *action.Copy, from cache.R
 
 // choose lists the files that a copy takes, sorted by path.
 func (l *listing) choose(c *action.Copy) ([]localtree.Entry, error) {
+	if part := l.below(c); part != nil {
+		return part, nil
+	}
+	return l.matching(c)
+}
+
+// matching is choose by the rules of package fileop, for every copy.
+func (l *listing) matching(c *action.Copy) ([]localtree.Entry, error) {
 	byPath := map[string]bool{}
 	err := fileop.Choose(l.tree(), c, func(p, _ string) error {
 		byPath[p] = true
@@ -102,6 +113,38 @@ func (l *listing) choose(c *action.Copy) ([]localtree.Entry, error) {
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Path < out[j].Path })
 	return out, nil
+}
+
+// below lists what a copy of one path takes, which are neighbours in the list. It
+// is nil where a link, a pattern or a missing file wants a closer look.
+func (l *listing) below(c *action.Copy) []localtree.Entry {
+	patterns := len(c.Include) > 0 || len(c.Exclude) > 0 || c.Wildcard && strings.ContainsAny(c.Src, `*?[\`)
+	if patterns || l.name != "" {
+		return nil
+	}
+	top := rootfs.Clean(c.Src)
+	if top == "." {
+		return l.entries
+	}
+	for i := range len(top) + 1 {
+		if i < len(top) && top[i] != '/' {
+			continue
+		}
+		at, found := l.find(top[:i])
+		if !found || l.entries[at].IsSymlink() {
+			return nil
+		}
+	}
+	at, _ := l.find(top)
+	out := l.entries[at : at+1 : at+1]
+	first, _ := l.find(top + "/")
+	end, _ := l.find(top + "0") // "0" follows "/"
+	return append(out, l.entries[first:end]...)
+}
+
+// find is where a path is in the list, or would be.
+func (l *listing) find(p string) (int, bool) {
+	return slices.BinarySearchFunc(l.entries, p, func(e localtree.Entry, p string) int { return strings.Compare(e.Path, p) })
 }
 
 // explainMissing says what is usually wrong when a copy finds nothing.

@@ -5,13 +5,9 @@ package fileop
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 
@@ -21,7 +17,6 @@ import (
 	"build.stacker.dev/internal/fileop/action"
 	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/rootfs"
-	"build.stacker.dev/internal/source/localtree"
 )
 
 // defaultDirMode is that of directories that a copy makes on its way.
@@ -40,6 +35,7 @@ type copier struct {
 	linked  map[inode]string // where a file with several names was put first
 	placed  map[string]inode // the inverse of linked
 	pending []stamp          // directories whose time is set when all is in them
+	fresh   map[string]bool  // directories that the source under way made: nothing is in them but its own
 }
 
 // stamp is the time that a directory is to have.
@@ -126,15 +122,23 @@ func (k *copier) one(ctx context.Context, s source) error {
 	if dest, err = k.place(dest, s, top); err != nil {
 		return err
 	}
+	k.fresh = map[string]bool{}
+	c := &crew{copier: k}
 	for _, i := range s.items {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err = context.Cause(ctx); err == nil {
+			err = k.item(ctx, c, i, path.Join(dest, i.rel))
 		}
-		if err := k.item(ctx, i, path.Join(dest, i.rel)); err != nil {
-			return err
+		if err != nil {
+			break
 		}
 	}
-	return nil
+	if err != nil {
+		c.failed.Store(true)
+	}
+	if first := c.finish(ctx); first != nil {
+		return first
+	}
+	return err
 }
 
 // parents makes a directory of the destination, following links.
@@ -181,32 +185,48 @@ func (k *copier) place(dest string, s source, top info) (string, error) {
 	return dest, k.makeDirs(target)
 }
 
-// item makes one file.
-func (k *copier) item(ctx context.Context, i item, to string) error {
-	was, err := k.look(to)
-	if err != nil {
+// item makes one file, or has it made.
+func (k *copier) item(ctx context.Context, c *crew, i item, to string) (err error) {
+	if !k.fresh[path.Dir(to)] {
+		if err := k.makeWay(i, to); err != nil {
+			return err
+		}
+	}
+	if i.info.isRegular() {
+		c.add(ctx, i, to)
+		return nil
+	}
+	if i.info, err = k.src.complete(i.path, i.info); err != nil {
 		return err
 	}
-	if k.a.Replace && was.Mode != 0 && !(i.info.isDir() && isDir(was)) {
-		if err := k.Root.RemoveAll(to); err != nil {
-			return err
-		}
-		k.forget(to, isDir(was))
-		was = unix.Stat_t{}
-	}
 	if i.info.isDir() {
-		return k.directory(i, to, was)
+		return k.directory(i, to)
 	}
-	if isDir(was) {
+	return k.leaf(i, to)
+}
+
+// makeWay removes what is in the place of a file.
+func (k *copier) makeWay(i item, to string) error {
+	was, err := k.look(to)
+	if err != nil || was.Mode == 0 {
+		return err
+	}
+	switch {
+	case i.info.isDir() && isDir(was):
+		return nil
+	case k.a.Replace:
+		err = k.Root.RemoveAll(to)
+	case i.info.isDir():
+		return fmt.Errorf("cannot copy to /%s: it is no directory", to)
+	case isDir(was):
 		return fmt.Errorf("cannot replace directory /%s with a file", to)
+	default:
+		err = k.Root.Remove(to)
 	}
-	if was.Mode != 0 {
-		if err := k.Root.Remove(to); err != nil {
-			return err
-		}
-		k.forget(to, false)
+	if err == nil {
+		k.forget(to, isDir(was))
 	}
-	return k.leaf(ctx, i, to)
+	return err
 }
 
 // forget is for what was removed: an earlier source may have put it there ("COPY
@@ -229,15 +249,14 @@ func (k *copier) forget(p string, below bool) {
 
 // directory makes a directory, or gives one that is there the attributes of the
 // source's; not so the top, which is the user's to name.
-func (k *copier) directory(i item, to string, was unix.Stat_t) error {
-	if was.Mode == 0 {
-		if err := k.Root.Mkdir(to, 0o700); err != nil {
-			return err
-		}
+func (k *copier) directory(i item, to string) error {
+	err := k.Root.Mkdir(to, 0o700)
+	if err == nil {
+		k.fresh[to] = true
 		return k.attributes(i, to)
 	}
-	if !isDir(was) {
-		return fmt.Errorf("cannot copy to /%s: it is no directory", to)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	if i.rel == "" {
 		k.stampLater(i, to)
@@ -249,14 +268,9 @@ func (k *copier) directory(i item, to string, was unix.Stat_t) error {
 	return k.attributes(i, to)
 }
 
-// leaf makes what is no directory.
-func (k *copier) leaf(ctx context.Context, i item, to string) error {
+// leaf makes what is neither a directory nor a regular file.
+func (k *copier) leaf(i item, to string) error {
 	switch i.info.kind() {
-	case unix.S_IFREG:
-		done, err := k.regular(ctx, i, to)
-		if err != nil || done {
-			return err
-		}
 	case unix.S_IFLNK:
 		target, err := k.src.readlink(i.path)
 		if err != nil {
@@ -273,94 +287,6 @@ func (k *copier) leaf(ctx context.Context, i item, to string) error {
 		return fmt.Errorf("copy /%s: devices cannot be made here", i.path)
 	}
 	return k.attributes(i, to)
-}
-
-// regular copies a file's bytes; done: it is another name of one that was copied.
-func (k *copier) regular(ctx context.Context, i item, to string) (done bool, err error) {
-	in, err := k.src.open(i.path)
-	if err != nil {
-		return false, err
-	}
-	defer in.Close()
-	if i.info.st.Nlink > 1 {
-		id := inode{i.info.st.Dev, i.info.st.Ino}
-		if first, ok := k.linked[id]; ok {
-			return true, k.Root.Link(first, to)
-		}
-		k.linked[id], k.placed[to] = to, id
-	}
-	out, err := k.Root.OpenFile(to, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return false, err
-	}
-	st := &i.info.st
-	switch {
-	case i.info.digest != "":
-		err = k.verified(ctx, out, in, i)
-	case st.Blocks*statBlock < st.Size:
-		err = k.sparse(ctx, out, in)
-	default:
-		_, err = io.Copy(out, in) // copy_file_range(2), where it can
-	}
-	return false, errors.Join(err, out.Close())
-}
-
-// statBlock is the unit of Stat_t.Blocks, in bytes (stat(2)).
-const statBlock = 512
-
-// verified copies the bytes of a listed file: they must be those that were listed.
-func (k *copier) verified(ctx context.Context, out, in *os.File, i item) error {
-	h := sha256.New()
-	if err := k.sparse(ctx, out, io.TeeReader(in, h)); err != nil {
-		return err
-	}
-	if hex.EncodeToString(h.Sum(nil)) != i.info.digest.Encoded() {
-		return fmt.Errorf("/%s %w: run it again", i.path, localtree.ErrChanged)
-	}
-	return nil
-}
-
-// sparse copies bytes to a new file, in which zeros become holes: a file of a few
-// bytes may say that it has terabytes of them.
-func (d *doer) sparse(ctx context.Context, out *os.File, in io.Reader) error {
-	if d.buf == nil {
-		d.buf = make([]byte, 256<<10)
-	}
-	var off int64
-	hole := false
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, err := fill(in, d.buf)
-		if n > 0 {
-			var werr error
-			if hole, werr = layer.WriteSparse(int(out.Fd()), d.buf[:n], off); werr != nil {
-				return fmt.Errorf("write: %w", werr)
-			}
-			off += int64(n)
-		}
-		if errors.Is(err, io.EOF) && hole {
-			return out.Truncate(off)
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// fill is io.ReadFull that tells the end of the input, io.EOF, from an error of its
-// reader: an archive that is cut off has io.ErrUnexpectedEOF.
-func fill(in io.Reader, b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = in.Read(b[n:])
-		n += m
-	}
-	return n, err
 }
 
 // attributes gives a copy owner, mode, extended attributes and time.
@@ -438,16 +364,7 @@ func (k *copier) xattrs(i item, to string) error {
 		return err
 	}
 	for _, n := range names {
-		if strings.HasPrefix(n, "trusted.") || n == "security.selinux" {
-			continue
-		}
-		if name, _ := ownerAttribute(0, 0); n == name && k.owner != nil {
-			continue
-		}
-		shown, ok := n, true
-		if k.src.marked {
-			shown, ok = layer.UnescapeAttribute(n)
-		}
+		as, ok := k.attribute(n)
 		if !ok {
 			continue
 		}
@@ -455,9 +372,23 @@ func (k *copier) xattrs(i item, to string) error {
 		if err != nil {
 			return err
 		}
-		_ = k.Root.Lsetxattr(to, k.keptAttribute(shown), v)
+		_ = k.Root.Lsetxattr(to, as, v)
 	}
 	return nil
+}
+
+// attribute gives the name that an attribute has in a copy; ok is false for one of
+// this machine, for a mark, and for an owner where another one is asked for.
+func (k *copier) attribute(name string) (as string, ok bool) {
+	own, _ := ownerAttribute(0, 0)
+	if strings.HasPrefix(name, "trusted.") || name == "security.selinux" || name == own && k.owner != nil {
+		return "", false
+	}
+	as, ok = name, true
+	if k.src.marked {
+		as, ok = layer.UnescapeAttribute(name)
+	}
+	return k.keptAttribute(as), ok
 }
 
 // keptAttribute gives the name under which an attribute is kept in the root. A mark

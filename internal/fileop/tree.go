@@ -34,6 +34,7 @@ type Tree struct {
 type info struct {
 	st     unix.Stat_t
 	digest digest.Digest // of a listed regular file
+	size   int64         // likewise, in bytes
 }
 
 func (i info) kind() uint32    { return i.st.Mode & unix.S_IFMT }
@@ -76,7 +77,8 @@ func (t *Tree) add(e *localtree.Entry) {
 
 func notExist(op, p string) error { return &fs.PathError{Op: op, Path: "/" + p, Err: unix.ENOENT} }
 
-// stat describes a file without following it.
+// stat describes a file without following it. Of a listed file it says what the
+// list says, without a look at it.
 func (t *Tree) stat(p string) (info, error) {
 	if t.entries == nil {
 		st, err := t.root.Lstat(p)
@@ -86,20 +88,33 @@ func (t *Tree) stat(p string) (info, error) {
 	if e == nil {
 		return info{}, notExist("find", p)
 	}
-	var i info
-	if t.root != nil && p != "." {
-		st, err := t.root.Lstat(t.place(p))
-		if err != nil {
-			return i, err
-		}
-		if st.Mode&unix.S_IFMT != e.Mode&unix.S_IFMT {
-			return i, fmt.Errorf("/%s %w", p, localtree.ErrChanged)
-		}
-		i.st = st
+	return t.with(p, unix.Stat_t{}), nil
+}
+
+// with describes a file that st was found of: of a listed one, the list decides.
+func (t *Tree) with(p string, st unix.Stat_t) info {
+	i := info{st: st}
+	if e := t.entries[p]; e != nil {
+		// Owners of the user's files are not those of the image.
+		i.st.Mode, i.st.Uid, i.st.Gid, i.digest, i.size = e.Mode, e.UID, e.GID, e.Digest, e.Size
 	}
-	// Owners of the user's files are not those of the image.
-	i.st.Mode, i.st.Uid, i.st.Gid, i.digest = e.Mode, e.UID, e.GID, e.Digest
-	return i, nil
+	return i
+}
+
+// complete adds to what stat knows of a listed file what only the file itself
+// says: its times. It must be of the type that is listed.
+func (t *Tree) complete(p string, i info) (info, error) {
+	if t.entries == nil || p == "." {
+		return i, nil
+	}
+	st, err := t.root.Lstat(t.place(p))
+	if err != nil {
+		return i, err
+	}
+	if st.Mode&unix.S_IFMT != i.kind() {
+		return i, fmt.Errorf("/%s %w", p, localtree.ErrChanged)
+	}
+	return t.with(p, st), nil
 }
 
 // place is where the bytes of a path lie below root.

@@ -204,11 +204,14 @@ func (x *extractor) make(ctx context.Context, h *tar.Header, r io.Reader, p stri
 }
 
 func (x *extractor) write(ctx context.Context, p string, r io.Reader) error {
+	if x.buf == nil {
+		x.buf = make([]byte, copyBuffer)
+	}
 	f, err := x.Root.OpenFile(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(x.sparse(ctx, f, r), f.Close())
+	return errors.Join(sparse(ctx, int(f.Fd()), r, x.buf), f.Close())
 }
 
 func (x *extractor) attributes(h *tar.Header, p string, kind uint32) error {

@@ -105,7 +105,7 @@ func copyPlain(from *rootfs.Dir, name string, to *rootfs.Dir, convert conversion
 		}
 	}()
 	if st.Size > 0 {
-		if err := copyContent(out, in); err != nil {
+		if err := CopyContent(out, in); err != nil {
 			return err
 		}
 	}

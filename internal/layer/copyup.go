@@ -118,7 +118,7 @@ func (a *applier) copyRegular(from *rootfs.Dir, name string, d *rootfs.Dir, at s
 	if err != nil {
 		return err
 	}
-	err = copyContent(fd, in)
+	err = CopyContent(fd, in)
 	if err == nil {
 		err = a.copyMeta(fd, in, &st)
 	}
@@ -128,9 +128,9 @@ func (a *applier) copyRegular(from *rootfs.Dir, name string, d *rootfs.Dir, at s
 	return err
 }
 
-// copyContent shares the content of in with the new file out where the file
-// system can, and copies it elsewhere.
-func copyContent(out, in int) error {
+// CopyContent shares the content of in with the new file out where the file
+// system can, and copies it elsewhere. Both are descriptors of regular files.
+func CopyContent(out, in int) error {
 	if unix.IoctlFileClone(out, in) == nil {
 		return nil
 	}
