@@ -61,8 +61,20 @@ func (b *Builder) present(layers []cache.Layer) (trees []string, missing []int) 
 	return trees, missing
 }
 
+// maxUnpack is how many layers are unpacked at the same time: as many open files as
+// can go to the worker at once (worker.maxFiles), and downloads besides.
+const maxUnpack = 200
+
 // unpack fetches and unpacks the missing layers, all at the same time.
 func (b *Builder) unpack(ctx context.Context, layers []cache.Layer, trees []string, missing []int, emit solve.Sink) ([]string, error) {
+	if len(missing) > maxUnpack {
+		next := missing[maxUnpack]
+		below, err := b.unpack(ctx, layers[:next], trees[:next], missing[:maxUnpack], emit)
+		if err != nil {
+			return nil, err
+		}
+		return b.unpack(ctx, layers, slices.Concat(below, trees[next:]), missing[maxUnpack:], emit)
+	}
 	w, err := b.State.Worker(ctx)
 	if err != nil {
 		return nil, err
