@@ -79,8 +79,8 @@ const imageKey = "IMAGE"
 // argPrefix begins the key of an ARG's substitution.
 const argPrefix = "ARG_"
 
-// Dockerfile converts in. Errors about the file are *stackerfile.Error values with its
-// position.
+// Dockerfile converts in. Errors about the file are *stackerfile.Error or Errors, with its
+// positions.
 func Dockerfile(ctx context.Context, in Input) (*Output, error) {
 	c := &converter{in: in, subs: map[string]string{}, meta: map[string]string{}, stages: map[string]*stage{}, names: map[string]bool{}}
 	root, err := os.OpenRoot(in.Context)
@@ -111,6 +111,9 @@ func Dockerfile(ctx context.Context, in Input) (*Output, error) {
 			return nil, err
 		}
 	}
+	if len(c.wrong) > 0 {
+		return nil, c.wrong
+	}
 	return c.output()
 }
 
@@ -125,7 +128,8 @@ type converter struct {
 	pieces []*piece          // stages of the stacker.yaml, in order
 	names  map[string]bool   // of pieces
 	notes  []string
-	line   int // of the instruction that is being converted
+	wrong  stackerfile.Errors // what cannot be converted
+	line   int                // of the instruction that is being converted
 }
 
 // metaArg takes an ARG before the first FROM.

@@ -80,7 +80,11 @@ func convertOne(t *testing.T, file string) {
 		if !errors.As(err, &e) {
 			t.Fatalf("the error has no position: %v", err)
 		}
-		got["error"] = strings.ReplaceAll(e.Detail(), dir, "$CONTEXT") + "\n"
+		detail := e.Detail()
+		if all := (stackerfile.Errors)(nil); errors.As(err, &all) {
+			detail = all.Detail()
+		}
+		got["error"] = strings.ReplaceAll(detail, dir, "$CONTEXT") + "\n"
 	} else {
 		got["want.yaml"], got["subs.yaml"] = string(out.File), string(out.Substitutes)
 		if len(out.Notes) > 0 {

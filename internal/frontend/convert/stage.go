@@ -5,6 +5,7 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -13,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+
+	"build.stacker.dev/internal/frontend/stackerfile"
 )
 
 // kv is a name and its value, in the order of the Dockerfile.
@@ -98,7 +101,12 @@ func (c *converter) stage(ctx context.Context, in *instructions.Stage, number in
 	s.piece = p
 	for _, command := range in.Commands {
 		c.line = command.Location()[0].Start.Line
-		if err := c.instruction(ctx, s, command); err != nil {
+		// What cannot be converted is told all at once.
+		var wrong *stackerfile.Error
+		switch err := c.instruction(ctx, s, command); {
+		case errors.As(err, &wrong):
+			c.wrong = append(c.wrong, wrong)
+		case err != nil:
 			return err
 		}
 	}
