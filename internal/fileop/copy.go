@@ -250,7 +250,10 @@ func (k *copier) forget(p string, below bool) {
 // directory makes a directory, or gives one that is there the attributes of the
 // source's; not so the top, which is the user's to name.
 func (k *copier) directory(i item, to string) error {
-	err := k.Root.Mkdir(to, 0o700)
+	err := fs.ErrExist
+	if to != "." { // the root itself is there
+		err = k.Root.Mkdir(to, 0o700)
+	}
 	if err == nil {
 		k.fresh[to] = true
 		return k.attributes(i, to)
