@@ -72,7 +72,7 @@ var imports = map[string]string{
 
 	"internal/state": "internal/atomicfile internal/blob internal/cache internal/images internal/lockfile internal/snapshot/overlay " +
 		"internal/snapshot internal/userns internal/worker",
-	"internal/cache/shared": "internal/cache internal/image internal/layout internal/reference internal/registry",
+	"internal/cache/shared": "internal/cache internal/image internal/layout internal/reference internal/registry internal/transfer",
 	"internal/cache":        "internal/atomicfile internal/lockfile internal/snapshot",
 
 	"internal/source":           "internal/blob internal/image internal/images internal/layout internal/reference internal/transfer",
@@ -108,7 +108,7 @@ var imports = map[string]string{
 	"internal/layer/erofs":           "internal/compress/lz4 internal/layer",
 	"internal/layer/verity":          "",
 	"internal/rootfs":                "",
-	"internal/layout":                "internal/blob internal/image",
+	"internal/layout":                "internal/blob internal/image internal/transfer",
 	"internal/blob":                  "internal/image",
 	"internal/image":                 "",
 	"internal/images":                "internal/atomicfile internal/blob internal/image internal/reference internal/transfer",

@@ -4,7 +4,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry"
+	"build.stacker.dev/internal/transfer"
 )
 
 // place is where an image is or shall be: in a layout, or in a registry.
@@ -73,7 +73,7 @@ func (a *app) copyImage(ctx context.Context, src, dst string) (err error) {
 		return err
 	}
 	defer release()
-	if err := copyInto(ctx, l, blobs, desc); err != nil {
+	if err := transfer.Image(ctx, blobs, desc, l, transfer.Options{}); err != nil {
 		return err
 	}
 	return l.Tag(ctx, layout.Entry{Tag: to.tag, Descriptor: desc})
@@ -102,60 +102,10 @@ func (p place) open(ctx context.Context, c *registry.Client) (registry.Provider,
 		}
 		blobs = l
 	}
-	if image.IsIndex(desc.MediaType) {
-		data, err := readAll(ctx, blobs, desc)
-		if err == nil {
-			var idx ocispec.Index
-			if idx, err = image.ParseIndex(data, desc.MediaType); err == nil {
-				desc, err = image.Choose(idx, image.HostPlatform())
-			}
-		}
-		if err != nil {
-			done()
-			return nil, desc, done, err
-		}
+	desc, err := transfer.Choose(ctx, blobs, desc, image.HostPlatform())
+	if err != nil {
+		done()
+		return nil, desc, func() {}, err
 	}
 	return blobs, desc, done, nil
-}
-
-// readAll reads a document, which its provider verifies.
-func readAll(ctx context.Context, from registry.Provider, d ocispec.Descriptor) ([]byte, error) {
-	if d.Size > image.MaxManifestSize {
-		return nil, fmt.Errorf("manifest %s: %d bytes are more than %d", d.Digest, d.Size, image.MaxManifestSize)
-	}
-	r, err := from.Open(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var b bytes.Buffer
-	_, err = b.ReadFrom(r)
-	return b.Bytes(), err
-}
-
-// copyInto puts the blobs of one image into a layout, its manifest last.
-func copyInto(ctx context.Context, to *layout.Layout, from registry.Provider, desc ocispec.Descriptor) error {
-	raw, err := readAll(ctx, from, desc)
-	if err != nil {
-		return err
-	}
-	m, err := image.ParseManifest(raw, desc.MediaType)
-	if err != nil {
-		return err
-	}
-	for _, d := range append(m.Layers, m.Config) {
-		if to.Blobs().Has(d) {
-			continue
-		}
-		r, err := from.Open(ctx, d)
-		if err != nil {
-			return err
-		}
-		err = to.PutBlob(d, r)
-		_ = r.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return to.PutBlob(desc, bytes.NewReader(raw))
 }

@@ -34,6 +34,7 @@ import (
 
 	"build.stacker.dev/internal/blob"
 	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/transfer"
 )
 
 // ErrNotFound is returned for a tag or a digest that the layout does not have.
@@ -278,6 +279,22 @@ func (l *Layout) Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadClos
 
 // Blobs returns the blobs of the layout. They are durable when they are committed.
 func (l *Layout) Blobs() *blob.Store { return l.blobs }
+
+// Has implements transfer.Destination.
+func (l *Layout) Has(_ context.Context, desc ocispec.Descriptor) (bool, error) {
+	return l.blobs.Has(desc), nil
+}
+
+// Put implements transfer.Destination: an image is copied into the layout by
+// transfer.Image, and named by Tag.
+func (l *Layout) Put(ctx context.Context, desc ocispec.Descriptor, from transfer.Source) error {
+	r, err := from.Open(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return l.PutBlob(desc, r)
+}
 
 // PutBlob stores the bytes of r as the blob that desc names.
 func (l *Layout) PutBlob(desc ocispec.Descriptor, r io.Reader) error {

@@ -4,10 +4,8 @@
 package shared
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -18,6 +16,7 @@ import (
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry"
+	"build.stacker.dev/internal/transfer"
 )
 
 // Provider opens blobs and documents by their descriptors, verified.
@@ -128,48 +127,10 @@ func (l *Layout) Keep(ctx context.Context, tag string, d ocispec.Descriptor, fro
 		return err
 	}
 	defer release()
-	data, err := read(ctx, from, d)
-	if err != nil {
-		return err
-	}
-	m, err := image.ParseManifest(data, d.MediaType)
-	if err != nil {
-		return err
-	}
-	for _, b := range append(m.Layers, m.Config) {
-		if dir.Blobs().Has(b) {
-			continue
-		}
-		if err := putBlob(ctx, dir, b, from); err != nil {
-			return err
-		}
-	}
-	if err := dir.PutBlob(d, bytes.NewReader(data)); err != nil {
+	if err := transfer.Image(ctx, from, d, dir, transfer.Options{}); err != nil {
 		return err
 	}
 	return dir.Tag(ctx, layout.Entry{Tag: tag, Descriptor: d})
-}
-
-func putBlob(ctx context.Context, to *layout.Layout, d ocispec.Descriptor, from Provider) error {
-	r, err := from.Open(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return to.PutBlob(d, r)
-}
-
-func read(ctx context.Context, from Provider, d ocispec.Descriptor) ([]byte, error) {
-	r, err := from.Open(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, image.MaxManifestSize+1))
-	if err == nil && len(data) > image.MaxManifestSize {
-		err = fmt.Errorf("manifest %s has more than %d bytes", d.Digest, image.MaxManifestSize)
-	}
-	return data, err
 }
 
 // Origin implements Place.
