@@ -42,7 +42,7 @@ func (a *app) convertCommand() *cobra.Command {
 }
 
 func (a *app) convert(ctx context.Context, o convertOptions) error {
-	data, err := atomicfile.ReadRegular(o.dockerfile, maxDockerfile)
+	data, err := atomicfile.ReadRegular(o.dockerfile, dockerfileLimit)
 	if err != nil {
 		return fmt.Errorf("read Dockerfile: %w", err)
 	}
@@ -72,9 +72,6 @@ func (a *app) convert(ctx context.Context, o convertOptions) error {
 	}
 	return atomicfile.Write(o.substitutes, out.Substitutes, 0o644, atomicfile.Sync)
 }
-
-// maxDockerfile is the limit of a Dockerfile, in bytes.
-const maxDockerfile = 16 << 20
 
 func upper(names []string) []string {
 	out := make([]string, len(names))

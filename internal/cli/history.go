@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -152,13 +151,8 @@ func (o historyOptions) print(out io.Writer, rows []stepRow, now time.Time) erro
 			fmt.Fprintln(out, cmp.Or(r.Digest, "<none>"))
 		}
 		return nil
-	case o.format == "json":
-		enc := json.NewEncoder(out)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		return enc.Encode(rows)
-	case o.format != "" && o.format != "table":
-		return printTemplate(out, o.format, rows)
+	case !isTable(o.format):
+		return printFormat(out, o.format, rows)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "CREATED\tCREATED BY\tSIZE\tCOMMENT")

@@ -129,13 +129,8 @@ func (o listOptions) print(out io.Writer, rows []listed, now time.Time) error {
 			}
 		}
 		return nil
-	case o.format == "json":
-		enc := json.NewEncoder(out)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		return enc.Encode(rows)
-	case o.format != "" && o.format != "table":
-		return printTemplate(out, o.format, rows)
+	case !isTable(o.format):
+		return printFormat(out, o.format, rows)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSIZE\tCREATED AT\tUPDATED AT\tDIGEST")
@@ -147,6 +142,20 @@ func (o listOptions) print(out io.Writer, rows []listed, now time.Time) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, r.Size, ago(now, r.CreatedAt), ago(now, r.UpdatedAt), r.Digest)
 	}
 	return w.Flush()
+}
+
+// isTable tells whether --format asks for the table of columns.
+func isTable(format string) bool { return format == "" || format == "table" }
+
+// printFormat prints rows as another --format says: as JSON, or by a Go template.
+func printFormat[T any](out io.Writer, format string, rows []T) error {
+	if format != "json" {
+		return printTemplate(out, format, rows)
+	}
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(rows)
 }
 
 // printTemplate executes a Go template for each row.

@@ -6,7 +6,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -59,13 +58,8 @@ func (a *app) du(ctx context.Context, o usageOptions) error {
 	u.Entries = slices.DeleteFunc(u.Entries, func(e state.Entry) bool { return !keep(e) })
 	var out bytes.Buffer
 	switch {
-	case o.format == "json":
-		enc := json.NewEncoder(&out)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(usageRows(u))
-	case o.format != "" && o.format != "table":
-		err = printTemplate(&out, o.format, usageRows(u))
+	case !isTable(o.format):
+		err = printFormat(&out, o.format, usageRows(u))
 	case o.verbose || a.settings.debug:
 		err = a.printBlocks(&out, u)
 	default:
