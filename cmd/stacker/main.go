@@ -18,7 +18,7 @@ import (
 
 func main() {
 	if role := boot.Role(); role.Kind == boot.Worker {
-		if err := worker.Main(context.Background(), os.NewFile(uintptr(role.Control), "control"), worker.MainOptions{SingleID: role.SingleID, Driver: role.Driver}); err != nil {
+		if err := worker.Main(context.Background(), os.NewFile(uintptr(role.Control), "control"), worker.MainOptions{SingleID: role.SingleID, Bare: role.Bare, Driver: role.Driver}); err != nil {
 			fmt.Fprintln(os.Stderr, "stacker: worker process:", err)
 			os.Exit(1)
 		}

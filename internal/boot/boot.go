@@ -42,6 +42,7 @@ type Process struct {
 	Kind     Kind
 	Control  int    // descriptor of the worker's socket
 	SingleID bool   // only one id is mapped
+	Bare     bool   // there are no namespaces
 	Driver   string // of snapshots, by name; empty: the worker chooses
 }
 
@@ -59,6 +60,8 @@ func init() {
 		initproc.Main(func(s *initproc.Step, end func(error)) (func(int), error) {
 			return supervisor.Prepare(supervisor.IDs{UID: s.UID, GID: s.GID, Groups: s.Groups, Caps: s.Caps}, end)
 		})
+	case initproc.InnerName:
+		initproc.Inner()
 	case role.WaitName:
 		waitForIDs()
 	case role.WorkerName:
@@ -66,14 +69,18 @@ func init() {
 		tree := false
 		for _, a := range os.Args[1:] {
 			this.SingleID = this.SingleID || a == role.ArgSingle
+			this.Bare = this.Bare || a == role.ArgBare
 			tree = tree || a == role.ArgTree
 			if len(a) > len(role.ArgDriver) && a[:len(role.ArgDriver)] == role.ArgDriver {
 				this.Driver = a[len(role.ArgDriver):]
 			}
 		}
 		os.Args = os.Args[:1]
-		step, err := enterWorker(tree)
-		ready(step, err)
+		if this.Bare {
+			ready(enterBare())
+			return
+		}
+		ready(enterWorker(tree))
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 const (
 	prSetName   = 15
+	prSubreaper = 36 // PR_SET_CHILD_SUBREAPER
 	atNofollow  = syscall.O_NOFOLLOW
 	oPath       = 0x200000
 	keyctlJoin  = 1 // KEYCTL_JOIN_SESSION_KEYRING
@@ -63,6 +64,18 @@ func enterWorker(tree bool) (string, error) {
 	// Refused in a container whose own /proc is partly covered. The one that is
 	// there serves the worker too.
 	_ = syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "")
+	return "", nil
+}
+
+// enterBare makes this process what a worker without namespaces needs. It is not killed with
+// the main process: it ends when its socket does, and ends its steps before that. What a
+// step started and left behind becomes its child, to be killed by it.
+func enterBare() (string, error) {
+	setName(role.WorkerName)
+	if err := prctl(prSubreaper, 1); err != nil {
+		return "become the parent of what steps leave behind", err
+	}
+	syscall.Umask(0)
 	return "", nil
 }
 

@@ -131,7 +131,7 @@ func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
 		SingleID: sync.OnceValue(func() bool {
 			p, err := a.plan()
-			return err == nil && p.Level == userns.LevelSingle
+			return err == nil && p.Level.SingleID()
 		}),
 	})
 }

@@ -260,7 +260,7 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 		run.order(p)
 	}
 	run.warn(p)
-	a.noteProc(display)
+	a.noteLevel(display)
 	err = run.do(ctx)
 	if cerr := display.Close(err); err == nil {
 		err = cerr

@@ -79,13 +79,18 @@ func (a *app) printLevels(p userns.Plan, err error) {
 		userns.LevelRoot:   "root, with a range of user ids that are not its own",
 		userns.LevelSubID:  "ordinary user with subordinate ids",
 		userns.LevelSingle: "ordinary user with one id only: a supervisor plays the others to steps",
+		userns.LevelChroot: "root of a container without user namespaces: steps are entered by chroot",
+		userns.LevelVroot:  "ordinary user without user namespaces: paths and ids are played to steps",
 	}
 	fmt.Fprintf(out, "level: %s: %s\n", p.Level, names[p.Level])
 	for _, m := range p.UIDs {
 		fmt.Fprintf(out, "  user ids %d to %d of a step are %d to %d here\n", m.Inside, m.Inside+m.Count-1, m.Outside, m.Outside+m.Count-1)
 	}
-	for _, l := range []userns.Level{userns.LevelRoot, userns.LevelSubID, userns.LevelSingle} {
+	for _, l := range userns.Levels() {
 		a.printLevel(p, l)
+	}
+	if p.Level.Bare() {
+		fmt.Fprintf(out, "steps are less apart: %s\n", bareLack)
 	}
 	if p.OuterProc {
 		fmt.Fprintf(out, "/proc of steps: %s\n    to get one of their own: %s\n", outerProc, unmaskProc)
@@ -97,12 +102,27 @@ const (
 	unmaskProc = "Kubernetes: hostUsers: false and procMount: Unmasked; podman run --security-opt unmask=ALL; docker run --security-opt systempaths=unconfined"
 )
 
-// noteProc says at the start of a build what its steps see that is not theirs.
-func (a *app) noteProc(d *progress.Display) {
+// bareLack is what steps without namespaces share with the container around.
+const bareLack = "without namespaces they share the container's network, host name, IPC and process numbers, and have no /proc; " +
+	"see docs/unprivileged.md"
+
+// noteLevel says at the start of a build what its steps see that is not theirs.
+func (a *app) noteLevel(d *progress.Display) {
 	// Where nothing can be made, a build of which all is known works, and another one says why not.
-	if p, err := a.plan(); err == nil && p.OuterProc {
-		d.Handle(solve.Event{Kind: solve.Note, Time: a.now(), Text: "/proc of steps is " + outerProc})
+	p, err := a.plan()
+	if err != nil {
+		return
 	}
+	text := ""
+	switch {
+	case p.Level.Bare():
+		text = fmt.Sprintf("level %s: steps are less apart: %s", p.Level, bareLack)
+	case p.OuterProc:
+		text = "/proc of steps is " + outerProc
+	default:
+		return
+	}
+	d.Handle(solve.Event{Kind: solve.Note, Time: a.now(), Text: text})
 }
 
 // printLevel says why a level is not the one in use.

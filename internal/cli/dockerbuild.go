@@ -97,7 +97,7 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	if d.display, err = a.display(); err != nil {
 		return err
 	}
-	a.noteProc(d.display)
+	a.noteLevel(d.display)
 	err = d.build(ctx, s)
 	if cerr := d.display.Close(err); err == nil {
 		err = cerr

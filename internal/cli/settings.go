@@ -58,7 +58,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.BoolVar(&s.logTimestamp, "log-timestamp", false, "begin messages with the time")
 	f.StringVar(&s.storageType, "storage-type", storageTypes[0], "how root file systems are kept: "+strings.Join(storageTypes, ", "))
 	f.StringVarP(&s.storageType, "backend", "b", storageTypes[0], "same as --storage-type")
-	f.StringVar(&s.level, "level", "", "how steps get their user ids: root, subid or single (default the best that there is)")
+	f.StringVar(&s.level, "level", "", "how steps are kept apart and get their user ids: root, subid, single, chroot or vroot (default the best that there is)")
 	f.StringVar(&s.progress, "progress", "auto", "how progress is shown: "+strings.Join(progressModes, ", "))
 	f.Lookup("progress").NoOptDefVal = "auto"
 	f.BoolVar(&s.noProgress, "no-progress", false, "show progress as plain lines")
@@ -84,10 +84,8 @@ func (s *settings) complete(cmd *cobra.Command) error {
 	if !slices.Contains(storageTypes, s.storageType) {
 		return fmt.Errorf("unknown storage type %s: there are %s", s.storageType, strings.Join(storageTypes, ", "))
 	}
-	switch userns.Level(s.level) {
-	case "", userns.LevelRoot, userns.LevelSubID, userns.LevelSingle:
-	default:
-		return fmt.Errorf("--level %s: it is root, subid or single", s.level)
+	if s.level != "" && !slices.Contains(userns.Levels(), userns.Level(s.level)) {
+		return fmt.Errorf("--level %s: there are %s", s.level, userns.LevelNames())
 	}
 	if err := s.epoch(os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
 		return err

@@ -191,6 +191,7 @@ type run struct {
 	opened []*os.File // what is closed at the end
 	view   *rootfs.Root
 	init   *initProcess
+	end    func(*initProcess) // ends the step; nil: by killing init
 }
 
 func (r *run) own(f *os.File) *os.File {
@@ -252,7 +253,8 @@ func (r *run) prepare() error {
 	for _, src := range sources {
 		r.mounts = append(r.mounts, src.tree)
 	}
-	return r.describe(targets)
+	r.describe(targets)
+	return r.addFilter()
 }
 
 // mountRoot mounts the step's root, detached.
@@ -278,7 +280,7 @@ func mountRoot(s *Spec) (*os.File, error) {
 	return m, nil
 }
 
-func (r *run) describe(targets []target) error {
+func (r *run) describe(targets []target) {
 	s := &r.spec
 	r.step = initproc.Step{
 		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Hostname: s.Hostname,
@@ -302,7 +304,11 @@ func (r *run) describe(targets []target) error {
 	for _, l := range s.Limits {
 		r.step.Limits = append(r.step.Limits, initproc.Limit{Resource: uint64(l.Resource), Cur: l.Cur, Max: l.Max})
 	}
-	if s.Privileged || s.SeccompOff {
+}
+
+// addFilter chooses the filter of system calls.
+func (r *run) addFilter() error {
+	if r.spec.Privileged || r.spec.SeccompOff {
 		return nil
 	}
 	programs, err := filter()
@@ -354,14 +360,17 @@ func (r *run) streams() ([]*os.File, error) {
 
 // wait hands init its message, and listens to it until it ends.
 func (r *run) wait(ctx context.Context) (Exit, error) {
-	stop := context.AfterFunc(ctx, func() { _ = r.init.proc.Kill() }) // gone already is fine
+	if r.end == nil {
+		r.end = func(p *initProcess) { _ = p.proc.Kill() } // gone already is fine
+	}
+	stop := context.AfterFunc(ctx, func() { r.end(r.init) })
 	defer stop()
 	out, err := r.talk()
 	if err != nil {
-		_ = r.init.proc.Kill()
+		r.end(r.init)
 	}
 	// Init is the first of its pid namespace: the kernel reports its end when
-	// everything else there is dead.
+	// everything else there is dead. Without one it sees to that before it ends.
 	state, werr := r.init.proc.Wait()
 	switch {
 	case ctx.Err() != nil:

@@ -66,10 +66,7 @@ func spawnInit(n Network, files []*os.File) (*os.Process, error) {
 		flags |= unix.CLONE_NEWNET
 	}
 	proc, err := os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
-		// The process lives for one command: collecting garbage would not pay, unless
-		// much is asked of a supervisor in it, nor would reading how many processors its
-		// cgroup allows.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=64MiB", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+		Env:   initEnv(),
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
 	})
@@ -77,6 +74,13 @@ func spawnInit(n Network, files []*os.File) (*os.Process, error) {
 		return nil, fmt.Errorf("start container: %w", err)
 	}
 	return proc, nil
+}
+
+// initEnv is an init's environment. The process lives for one command: collecting garbage would
+// not pay, unless much is asked of a supervisor in it, nor would reading how many processors its
+// cgroup allows.
+func initEnv() []string {
+	return []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=64MiB", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 }
 
 // controlSocket makes the two ends of an init's socket.

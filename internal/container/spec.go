@@ -30,7 +30,10 @@ type Spec struct {
 	// OnReady, if set, is called before the step starts with what was made or
 	// changed in Root for it: paths, parents before what is in them.
 	OnReady func(touched []string) error
-	Scratch string // empty directory for missing mount points; the caller removes it afterwards
+	// OnRestored, if set, is called after a step without mounts (Bare) with paths in Root that
+	// are again what they were when the step began, but for their change time.
+	OnRestored func(paths []string) error
+	Scratch    string // empty directory for missing mount points; the caller removes it afterwards
 
 	Args []string // Args[0] without a slash is looked for in PATH of Env
 	Env  []string
@@ -79,6 +82,11 @@ type Mount struct {
 	// Detached says that FD is a mount of its own (mount.Clone, userns.IDMapMount):
 	// it is used up.
 	Detached bool
+
+	// Own says that Source is for this step only, and in the volume of the step's root:
+	// where nothing can be mounted it is moved into the root while the step runs. What is
+	// not Own is copied there.
+	Own bool
 
 	// Target is where the step sees it. Links are followed inside the step's root;
 	// what is missing is made and is not seen in Upper.

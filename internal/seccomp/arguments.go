@@ -49,6 +49,9 @@ func argumentCheck(v verdict, o Options) []insn {
 		}
 	case checkSocket:
 		families := []uint32{afUnix, afInet, afInet6, afNetlink}
+		if o.UnixOnly {
+			families = families[:1]
+		}
 		if o.Caps&(1<<capNetRaw) != 0 {
 			// The kernel asks for the capability over the network namespace itself, so this
 			// opens nothing where the step shares the host's network.

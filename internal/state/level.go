@@ -22,9 +22,21 @@ const (
 	maxLevel  = 16
 )
 
-// checkLevel refuses trees that a worker of this level would read wrongly: with one
-// id owners are notes, with more they are owners; and files of subordinate ids are
-// out of reach for who has none. Without trees the area is this level's.
+// kind tells levels apart whose trees cannot be read by each other: with one id owners are
+// notes, with more they are owners; files of subordinate ids are out of reach for who has
+// none; and without a namespace all ids are those of the machine.
+func kind(l userns.Level) string {
+	switch {
+	case l.SingleID():
+		return "notes"
+	case l.Bare():
+		return "machine"
+	}
+	return "namespace"
+}
+
+// checkLevel refuses trees that a worker of this level would read wrongly. Without trees the
+// area is this level's.
 func (s *State) checkLevel(level userns.Level) error {
 	path := filepath.Join(s.Dir, levelName)
 	data, err := atomicfile.ReadRegular(path, maxLevel)
@@ -35,7 +47,7 @@ func (s *State) checkLevel(level userns.Level) error {
 	if old == level {
 		return nil
 	}
-	if old != "" && !s.noTrees() && (old == userns.LevelSingle || level == userns.LevelSingle) {
+	if old != "" && !s.noTrees() && kind(old) != kind(level) {
 		return fmt.Errorf("the state directory %s was filled with level %s, but this is level %s: empty it with "+
 			"\"stacker prune --all --level %s\", or choose another one with --state", s.Dir, old, level, old)
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,27 +65,30 @@ func tryUnshare() error {
 	return nil
 }
 
-// ErrUnavailable says that no user namespace can be made here.
+// ErrUnavailable says that steps cannot run here, or not at the level that was asked for.
 var ErrUnavailable = errors.New("no user namespace can be made")
 
-// Detect finds the best user namespace that can be made on h. It only reads
+// Detect finds the best level that can be had on h. It only reads
 // files. The error wraps ErrUnavailable and says what to do. A level that is wanted
 // and cannot be had is an error too.
 func Detect(h Host) (Plan, error) {
+	if h.Want.Bare() {
+		return h.planBare(h.Want)
+	}
 	p, err := h.detect()
 	if err != nil || h.Want == "" || h.Want == p.Level {
 		return p, err
-	}
-	if h.UID == 0 {
-		return p, fmt.Errorf("%w: level %s is for ordinary users: root has level %s", ErrUnavailable, h.Want, p.Level)
 	}
 	for _, r := range p.Reasons {
 		if r.Level == h.Want {
 			return p, fmt.Errorf("%w: level %s cannot be had: %s; %s", ErrUnavailable, h.Want, r.What, r.Remedy)
 		}
 	}
-	if h.Want != LevelSingle {
-		return p, fmt.Errorf("%w: level %q is not known: there are root, subid and single", ErrUnavailable, h.Want)
+	if !slices.Contains(Levels(), h.Want) {
+		return p, fmt.Errorf("%w: level %q is not known: there are %s", ErrUnavailable, h.Want, LevelNames())
+	}
+	if h.UID == 0 {
+		return p, fmt.Errorf("%w: level %s is for ordinary users: root has level %s", ErrUnavailable, h.Want, p.Level)
 	}
 	p = Plan{Reasons: p.Reasons, OuterProc: p.OuterProc}
 	p.reason(LevelSubID, "level single was asked for", "")
@@ -93,20 +97,15 @@ func Detect(h Host) (Plan, error) {
 }
 
 func (h Host) detect() (Plan, error) {
-	if err := h.allowed(); err != nil {
-		return Plan{}, err
-	}
-	if h.Refused != nil {
-		if err := h.Refused(); err != nil {
-			return Plan{}, refused(err)
-		}
+	if why := h.refused(); why != nil {
+		return h.withoutNamespace(*why)
 	}
 	status := h.read("proc/self/status")
 	uids, gids := h.current("proc/self/uid_map"), h.current("proc/self/gid_map")
 	p := Plan{OuterProc: procCovered(string(h.read("proc/self/mountinfo")))}
 	if h.UID == 0 {
-		if why := rootMissing(status); why != "" {
-			p.reason(LevelRoot, why, "give the container "+rootCaps)
+		if why := missing(status, rootCaps[:]); why != "" {
+			p.reason(LevelRoot, "root has no "+why+" here", "give the container "+wantedCaps)
 		} else if h.planRoot(&p, uids, gids, status) {
 			return p, nil
 		}
@@ -118,7 +117,7 @@ func (h Host) detect() (Plan, error) {
 	}
 	if h.UID == 0 && !capable(status, unix.CAP_SETFCAP) {
 		return Plan{}, fmt.Errorf("%w: root without CAP_SETFCAP cannot map its own id; run the container as another user (runAsUser: 1000), "+
-			"or give it "+rootCaps, ErrUnavailable)
+			"or give it "+wantedCaps, ErrUnavailable)
 	}
 	h.planSingle(&p)
 	return p, nil
@@ -149,23 +148,71 @@ func (p *Plan) reason(l Level, what, remedy string) {
 	p.Reasons = append(p.Reasons, Reason{l, what, remedy})
 }
 
-// allowed looks at the switches with which a machine forbids user namespaces.
-func (h Host) allowed() error {
+// refused tells what forbids user namespaces here: a switch of the machine, or a filter
+// around. Nil: nothing does.
+func (h Host) refused() *obstacle {
 	if h.sysctl("user/max_user_namespaces") == "0" {
-		return fmt.Errorf("%w: user.max_user_namespaces is 0; as root: sysctl -w user.max_user_namespaces=15000", ErrUnavailable)
+		return &obstacle{what: "user.max_user_namespaces is 0", remedy: "as root: sysctl -w user.max_user_namespaces=15000"}
 	}
-	if h.UID == 0 {
-		return nil
+	if h.UID != 0 {
+		if o := h.forbidden(); o != nil {
+			return o
+		}
 	}
+	if h.Refused != nil {
+		if err := h.Refused(); err != nil {
+			return filtered(err)
+		}
+	}
+	return nil
+}
+
+// forbidden looks at the switches that hold for users who are not root.
+func (h Host) forbidden() *obstacle {
 	if h.sysctl("kernel/unprivileged_userns_clone") == "0" {
-		return fmt.Errorf("%w: kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1", ErrUnavailable)
+		return &obstacle{what: "kernel.unprivileged_userns_clone is 0", remedy: "as root: sysctl -w kernel.unprivileged_userns_clone=1"}
 	}
 	profile := strings.TrimRight(string(h.read("proc/self/attr/current")), "\x00\n")
 	if h.sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" && (profile == "" || profile == "unconfined") {
-		return fmt.Errorf("%w: AppArmor allows them to programs with a profile only; as root, install a profile for this program "+
-			"with the rule \"userns,\", or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0", ErrUnavailable)
+		return &obstacle{
+			what: "AppArmor allows them to programs with a profile only",
+			remedy: "as root, install a profile for this program with the rule \"userns,\", " +
+				"or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+		}
 	}
 	return nil
+}
+
+// obstacle is what keeps from a user namespace. It is an error that wraps ErrUnavailable.
+type obstacle struct {
+	what, remedy string
+	err          error // nil: nothing was tried
+}
+
+// filtered is the obstacle where the container around forbids user namespaces.
+func filtered(err error) *obstacle {
+	return &obstacle{
+		what: "the container around refuses user namespaces", err: err,
+		remedy: "allow them with its seccomp profile (Kubernetes: no seccompProfile, or Localhost with that of docs/kubernetes.md; " +
+			"docker run --security-opt seccomp=unconfined)",
+	}
+}
+
+// Error implements error.
+func (o *obstacle) Error() string {
+	text := o.what
+	if o.err != nil {
+		text = o.err.Error() + ": " + text
+	}
+	return ErrUnavailable.Error() + ": " + text + "; " + o.remedy
+}
+
+// Unwrap gives ErrUnavailable and the error of the kernel.
+func (o *obstacle) Unwrap() []error {
+	if o.err == nil {
+		return []error{ErrUnavailable}
+	}
+	return []error{ErrUnavailable, o.err}
 }
 
 func (h Host) sysctl(name string) string {
@@ -211,20 +258,25 @@ func parseMap(text string) ([]IDMap, error) {
 	return out, nil
 }
 
-const rootCaps = "CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_DAC_OVERRIDE and CAP_SETFCAP"
+const wantedCaps = "CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_DAC_OVERRIDE and CAP_SETFCAP"
 
-// rootMissing tells which capabilities root lacks to map ids by itself; a root in
-// a container may.
-func rootMissing(status []byte) string {
-	for _, c := range []struct {
-		bit  int
-		name string
-	}{
-		{unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETGID, "CAP_SETGID"},
-		{unix.CAP_CHOWN, "CAP_CHOWN"}, {unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, // for directories of the mapped ids
-	} {
+// capability is one, with its name.
+type capability struct {
+	bit  int
+	name string
+}
+
+// rootCaps are those with which root maps ids by itself; a root in a container may.
+var rootCaps = [...]capability{
+	{unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETGID, "CAP_SETGID"},
+	{unix.CAP_CHOWN, "CAP_CHOWN"}, {unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, // for directories of the mapped ids
+}
+
+// missing names the first of caps that this process has not; empty: it has all.
+func missing(status []byte, caps []capability) string {
+	for _, c := range caps {
 		if !capable(status, c.bit) {
-			return "root has no " + c.name + " here"
+			return c.name
 		}
 	}
 	return ""

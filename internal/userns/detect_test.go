@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -149,7 +150,8 @@ func TestDetectUnavailable(t *testing.T) {
 		uid                  int
 		want                 string // "": available
 	}{
-		{"user/max_user_namespaces", "0", "", 0, "sysctl -w user.max_user_namespaces"},
+		{"user/max_user_namespaces", "0", "", 1000, "sysctl -w user.max_user_namespaces"},
+		{"user/max_user_namespaces", "0", "", 0, ""}, // by chroot
 		{"kernel/unprivileged_userns_clone", "0", "", 1000, "sysctl -w kernel.unprivileged_userns_clone=1"},
 		{"kernel/unprivileged_userns_clone", "0", "", 0, ""},
 		{"kernel/unprivileged_userns_clone", "1", "", 1000, ""},
@@ -175,12 +177,29 @@ func TestDetectRootWithoutCapabilities(t *testing.T) {
 }
 
 func TestDetectRefused(t *testing.T) {
-	_, err := Detect(Host{Files: machine(), Refused: func() error { return unix.EPERM }})
+	_, err := Detect(Host{UID: 1000, Files: machine(), Refused: func() error { return unix.EPERM }})
 	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "seccomp") {
 		t.Errorf("got %v, want that seccomp refuses", err)
 	}
 	if err := tryUnshare(); err != nil {
 		t.Errorf("unshare(2) is refused here: %v", err)
+	}
+}
+
+// TestDetectBare is about a container of docker: its root can go without namespaces.
+func TestDetectBare(t *testing.T) {
+	m := machine("proc/self/status", "CapEff:\t00000000a80425fb\n", "proc/self/uid_map", "0 100000 65536\n", "proc/self/gid_map", "0 0 4294967295\n")
+	p, err := Detect(Host{Files: m, Refused: func() error { return unix.EPERM }})
+	if err != nil || p.Level != LevelChroot || p.UIDs[0] != (IDMap{0, 0, 65536}) || p.GIDs[0] != (IDMap{0, 0, 4294967295}) {
+		t.Fatalf("got %+v, %v; want level %s with the ids of the container", p, err, LevelChroot)
+	}
+	if uid, gid := p.RootIDs(); uid != 0 || gid != 0 || !p.Level.Bare() || p.Level.SingleID() {
+		t.Errorf("root is %d:%d, bare %t, single %t", uid, gid, p.Level.Bare(), p.Level.SingleID())
+	}
+	for _, l := range []Level{LevelRoot, LevelSubID, LevelSingle} {
+		if !slices.ContainsFunc(p.Reasons, func(r Reason) bool { return r.Level == l && strings.Contains(r.Remedy, "seccomp") }) {
+			t.Errorf("no reason for %s in %+v", l, p.Reasons)
+		}
 	}
 }
 
@@ -262,6 +281,11 @@ func TestWant(t *testing.T) {
 		{"root", 0, LevelRoot, machine(), LevelRoot, ""},
 		{"root, less", 0, LevelSingle, machine(), "", "level single is for ordinary users"},
 		{"nonsense", 1000, "best", machine(), "", `level "best" is not known`},
+		{"chroot", 0, LevelChroot, machine(), LevelChroot, ""},
+		{"chroot, as user", 1000, LevelChroot, machine(), "", "level chroot cannot be had: the user is not root"},
+		{"chroot, without rights", 0, LevelChroot, machine("proc/self/status", "CapEff:\t00000000a00405fb\n"), "", "root has no CAP_MKNOD here"},
+		{"vroot", 1000, LevelVroot, machine(), LevelVroot, ""},
+		{"vroot, as root", 0, LevelVroot, machine(), LevelVroot, ""},
 	} {
 		p, err := Detect(Host{UID: c.uid, GID: c.uid, Files: c.files, Path: []string{"/usr/bin"}, Want: c.want})
 		if c.err != "" {

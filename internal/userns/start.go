@@ -61,7 +61,8 @@ func (p *Process) Kill() error { return p.proc.Kill() }
 //
 // The worker has a mount and a pid namespace of its own, all capabilities in its
 // user namespace, an empty environment, umask 0, and no descriptors but the
-// standard streams and Role().Control. As a side effect, descriptors of this
+// standard streams and Role().Control. At a bare level it has the capabilities of this
+// process and no namespace of its own. As a side effect, descriptors of this
 // process above 2 are marked close-on-exec. It must not be called from a goroutine
 // that is locked to its thread and ends before the worker: the kernel takes the
 // thread's end for the process's.
@@ -124,6 +125,9 @@ func newLaunch(plan Plan, o StartOptions) (l *launch, err error) {
 		Sys:   &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID},
 	}
 	switch plan.Level {
+	case LevelChroot, LevelVroot:
+		l.attr.Sys = &syscall.SysProcAttr{Setsid: true} // a terminal's signals would end steps' inits
+		l.args = append(l.args, role.ArgBare)
 	case LevelSubID:
 		l.args[0] = role.WaitName
 	case LevelSingle, LevelRoot:
@@ -134,7 +138,7 @@ func newLaunch(plan Plan, o StartOptions) (l *launch, err error) {
 	default:
 		return nil, fmt.Errorf("level %q is not known", plan.Level)
 	}
-	if plan.Level == LevelSingle {
+	if plan.Level.SingleID() {
 		l.args = append(l.args, role.ArgSingle)
 	}
 	if o.Driver != "" {
@@ -338,13 +342,6 @@ func runMapper(ctx context.Context, helper string, pid int, maps []IDMap) error 
 	return nil
 }
 
-// refused is the error where a container around forbids user namespaces.
-func refused(err error) error {
-	return fmt.Errorf("%w: %w: the container around refuses user namespaces: allow them with its seccomp profile "+
-		"(Kubernetes: no seccompProfile, or Localhost with that of docs/kubernetes.md; docker run --security-opt seccomp=unconfined)",
-		ErrUnavailable, err)
-}
-
 // explain adds to an error of the clone call what it means.
 func explain(err error) error {
 	switch {
@@ -352,7 +349,7 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w: a limit of this machine or of the container around is reached; "+
 			"as root: sysctl -w user.max_user_namespaces=15000", ErrUnavailable, err)
 	case errors.Is(err, syscall.EPERM):
-		return refused(err)
+		return filtered(err)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%w: this program must be executable, and its working directory reachable, for everybody", err)
 	}

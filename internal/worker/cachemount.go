@@ -55,8 +55,8 @@ func (k *commandSetup) lock(ctx context.Context, name string, m Mount) (bool, er
 	if err != nil {
 		return false, err
 	}
-	how := unix.LOCK_EX
-	if m.Shared {
+	how, wait := unix.LOCK_EX, m.Shared || m.Locked
+	if m.Shared && !k.s.bare { // else the directory is in one step's root at a time
 		how = unix.LOCK_SH
 	}
 	for {
@@ -66,7 +66,7 @@ func (k *commandSetup) lock(ctx context.Context, name string, m Mount) (bool, er
 			now := time.Now()
 			return true, os.Chtimes(name, now, now) // when it was used last
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || !m.Shared && !m.Locked {
+		if !errors.Is(err, unix.EWOULDBLOCK) || !wait {
 			_ = f.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				err = nil

@@ -128,7 +128,7 @@ func (k *commandSetup) hosts(extra []string) error {
 	if err := os.Chmod(file, 0o644); err != nil {
 		return fmt.Errorf("write hosts: %w", err)
 	}
-	k.spec.Mounts = append(k.spec.Mounts, container.Mount{Source: file, Target: "/etc/hosts", File: true})
+	k.spec.Mounts = append(k.spec.Mounts, container.Mount{Source: file, Own: true, Target: "/etc/hosts", File: true})
 	return nil
 }
 
@@ -137,15 +137,18 @@ func (k *commandSetup) mount(ctx context.Context, n int, m Mount, caches map[str
 	var err error
 	switch {
 	case m.Cache != "":
-		out.Source = caches[m.Cache]
+		out.Source, out.Own = caches[m.Cache], true
 	case m.Tmpfs:
 		out.Tmpfs = &container.Tmpfs{Size: m.Size, Mode: 0o1777}
 	case m.Secret != 0:
 		out.Source, err = k.secret(n, m)
-		out.File, out.ReadOnly = true, true
+		out.File, out.ReadOnly, out.Own = true, true, true
 	case m.SSH:
 		out.Source, err = k.agent(n, m)
-		out.File = true
+		out.File, out.Own = true, true
+	case k.s.bare:
+		out.Source, err = k.ownPart(ctx, m)
+		out.Own = true
 	default:
 		out.FD, err = k.bind(ctx, n, m)
 		out.Detached = true
@@ -198,6 +201,29 @@ func (k *commandSetup) bind(ctx context.Context, n int, m Mount) (*os.File, erro
 	return k.part(at, m.Selector)
 }
 
+// ownPart names a path of a stack of trees in a copy for this step. What the step does to it is
+// lost with the copy.
+func (k *commandSetup) ownPart(ctx context.Context, m Mount) (string, error) {
+	id := k.s.session.newID()
+	k.later(func() { k.s.discard(id) })
+	a, err := k.s.prepare(ctx, id, m.Lower)
+	if err != nil {
+		return "", err
+	}
+	root, err := rootfs.Open(a.Root)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	part, err := open(root, m.Selector)
+	if err != nil {
+		return "", err
+	}
+	defer part.Close()
+	// Where links led to. Nobody moves anything there.
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(int(part.Fd())))
+}
+
 // part mounts what selector names in the root file system at dir.
 func (k *commandSetup) part(dir, selector string) (*os.File, error) {
 	root, err := rootfs.Open(dir)
@@ -240,7 +266,7 @@ func open(root *rootfs.Root, name string) (*os.File, error) {
 
 // secret writes a secret into memory for the step to see.
 func (k *commandSetup) secret(n int, m Mount) (string, error) {
-	if !k.s.inMemory {
+	if !k.s.inMemory && !k.s.bare { // else it has no better place than the step's own files
 		return "", errors.New("secrets need a file system in memory, which cannot be mounted here")
 	}
 	f, err := k.c.file(m.Secret)

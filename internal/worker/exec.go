@@ -139,7 +139,7 @@ func (s *server) onFailure(ctx context.Context, c *call, r ExecRequest, a snapsh
 	if err != nil {
 		return err
 	}
-	_, err = container.Run(ctx, spec)
+	_, err = s.steps.Run(ctx, spec)
 	return err
 }
 
@@ -150,11 +150,12 @@ func (s *server) spec(ctx context.Context, c *call, r ExecRequest, a snapshot.Ac
 		Lowers: a.Lowers, Upper: a.Upper, Work: a.Work, Scratch: a.Extra,
 		Args: r.Args, Env: r.Env, Dir: r.Dir, UID: r.UID, GID: r.GID,
 		Hostname: "stacker", Network: container.Network(r.Network), Privileged: r.Privileged,
-		NoNewPrivs: s.singleID, SingleID: s.singleID, Terminal: r.Terminal,
+		NoNewPrivs: s.singleID || s.bare, SingleID: s.singleID, Terminal: r.Terminal,
 	}
 	if a.Root != "" {
 		spec.Lowers, spec.Upper, spec.Work, spec.Root = nil, "", "", a.Root
 		spec.OnReady = func(touched []string) error { return s.of(a).Begin(ctx, a, touched) }
+		spec.OnRestored = func(paths []string) error { return s.restored(a, paths) }
 	}
 	if r.Terminal {
 		spec.OnConsole = func(f *os.File) { c.event(struct{}{}, f) }
@@ -197,7 +198,7 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 		if err := os.Chmod(file, 0o755); err != nil {
 			return fmt.Errorf("write script: %w", err)
 		}
-		add(container.Mount{Source: file, Target: r.ScriptPath, ReadOnly: true, File: true})
+		add(container.Mount{Source: file, Own: true, Target: r.ScriptPath, ReadOnly: true, File: true})
 		if len(spec.Args) == 0 {
 			spec.Args = []string{r.ScriptPath}
 		}
@@ -211,7 +212,7 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return fmt.Errorf("make %s: %w", r.Collect, err)
 		}
-		add(container.Mount{Source: dir, Target: r.Collect})
+		add(container.Mount{Source: dir, Own: true, Target: r.Collect})
 	}
 	for _, b := range r.Binds {
 		f, err := c.file(b.File)
@@ -238,7 +239,7 @@ func resolver(a snapshot.Active, add func(container.Mount)) error {
 	if err := os.WriteFile(file, data, 0o644); err != nil {
 		return fmt.Errorf("copy resolver configuration: %w", err)
 	}
-	add(container.Mount{Source: file, Target: path, File: true})
+	add(container.Mount{Source: file, Own: true, Target: path, File: true})
 	return nil
 }
 
@@ -334,7 +335,7 @@ func (s *server) probe(ctx context.Context) (ProbeReply, error) {
 	if a.Root != "" {
 		spec.Lowers, spec.Upper, spec.Work, spec.Root = nil, "", "", a.Root
 	}
-	_, err = container.Run(ctx, spec)
+	_, err = s.steps.Run(ctx, spec)
 	// The command does not exist: getting as far as that is what is asked for.
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		out.Exec = err.Error()

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"build.stacker.dev/internal/container"
 	"build.stacker.dev/internal/mount"
 	"build.stacker.dev/internal/shell"
 	"build.stacker.dev/internal/snapshot"
@@ -31,9 +30,10 @@ type server struct {
 	choice   choice          // how driver came to be
 	views    views
 	session  *session
-	steps    container.Runner
+	steps    runner
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
+	bare     bool           // there are no namespaces, and no mounts
 	inMemory bool           // small files of steps are
 	tidy     sync.WaitGroup // snapshots being discarded beside the work
 
@@ -53,6 +53,7 @@ func (s *server) discard(id string) {
 // MainOptions say how a worker is to work.
 type MainOptions struct {
 	SingleID bool   // only one id is mapped
+	Bare     bool   // there are no namespaces
 	Driver   string // of snapshots; empty: snapshot.Auto
 }
 
@@ -72,12 +73,23 @@ func Main(ctx context.Context, control *os.File, o MainOptions) error {
 	}
 	defer own.end()
 	trees := overlay.New(".")
-	inMemory := mountScratch() == nil
+	steps, err := newRunner(o)
+	if err != nil {
+		return err
+	}
+	inMemory := !o.Bare && mountScratch() == nil
 	if inMemory {
 		trees = trees.WithScratch(scratchDir)
 	}
+	choose := choose
+	if o.Bare {
+		choose = chooseBare
+	}
 	chosen := choose(o.Driver, filepath.Join(activeDir, own.newID()), trees)
-	s := &server{driver: chosen.driver, deep: chosen.deep, choice: chosen, session: own, singleID: o.SingleID, inMemory: inMemory}
+	s := &server{
+		driver: chosen.driver, deep: chosen.deep, choice: chosen, session: own,
+		steps: steps, singleID: o.SingleID, bare: o.Bare, inMemory: inMemory,
+	}
 	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)
 	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })

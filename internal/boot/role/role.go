@@ -25,5 +25,6 @@ const (
 const (
 	ArgSingle = "single"  // only one id is mapped
 	ArgTree   = "tree"    // see TreeFd
+	ArgBare   = "bare"    // there are no namespaces
 	ArgDriver = "driver=" // followed by the name of the snapshot driver
 )

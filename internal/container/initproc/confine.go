@@ -114,27 +114,6 @@ func joinKeyring() error {
 	return fail("join session keyring", e)
 }
 
-// scope keeps the command from the abstract sockets and the processes of others.
-// Kernels before 6.12 cannot.
-func scope() error {
-	abi, _, e := syscall.RawSyscall(sysLandlockCreateRuleset, 0, 0, landlockCreateRulesetVersion)
-	if e == syscall.ENOSYS || e == syscall.EOPNOTSUPP || e == syscall.EPERM || e == 0 && abi < 6 {
-		return nil
-	}
-	if e != 0 {
-		return e
-	}
-	attr := struct{ fs, net, scoped uint64 }{scoped: landlockScopeAbstractUnix | landlockScopeSignal}
-	fd, _, e := syscall.RawSyscall(sysLandlockCreateRuleset, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
-	if e != 0 {
-		return e
-	}
-	if _, _, e = syscall.RawSyscall(sysLandlockRestrictSelf, fd, 0, 0); e != 0 {
-		return e
-	}
-	return syscall.Close(int(fd))
-}
-
 // dropCaps takes capabilities out of the bounding set, so that the command gets
 // no others by its exec. Permitted and effective stay for what is left to do, and
 // to keep the command from tracing this process.

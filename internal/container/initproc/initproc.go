@@ -15,6 +15,10 @@
 //     until the command itself does (start.go),
 //  5. reports and exits, on which the kernel kills all that is left.
 //
+// Where there are no namespaces (Step.Bare), the process stays outside: it starts the one that
+// confines itself and becomes the command, and sees to it that nothing of the step outlives it
+// (bare.go, inner.go).
+//
 // The package runs before the rest of the program is initialised, on the main
 // thread, so it must import nearly nothing: every package that it needs delays
 // each step of a build. What it resolves inside the step's root it resolves with
@@ -34,8 +38,12 @@ import (
 	"build.stacker.dev/internal/mount"
 )
 
-// Name is os.Args[0] of a container's init.
-const Name = "stacker-init"
+// Name is os.Args[0] of a container's init, and InnerName that of the process that it starts
+// where there are no namespaces.
+const (
+	Name      = "stacker-init"
+	InnerName = "stacker-init-step"
+)
 
 // controlFd is the socket to the worker, the only descriptor that the process is
 // started with after the three streams.
@@ -86,7 +94,11 @@ func Main(supervise Supervise) {
 	_ = prctl(prSetDumpable, 0)
 	_ = prctl(prSetName, uintptr(unsafe.Pointer(unsafe.StringData(Name+"\x00")))) // for process lists
 	s, mounts, err := receive()
-	if err == nil {
+	switch {
+	case err != nil:
+	case s.Bare:
+		err = keep(s, mounts)
+	default:
 		err = run(s, mounts, supervise)
 	}
 	if err != nil {

@@ -24,6 +24,7 @@ type Step struct {
 	NoNewPrivs bool
 	Terminal   bool
 	Supervised bool // Seccomp hands calls over; the ids are virtual
+	Bare       bool // there are no namespaces: see bare.go
 
 	Caps    uint64 // the capabilities to keep, as a bit set
 	Seccomp []byte // array of struct sock_filter; empty: none
@@ -106,7 +107,7 @@ func Decode(b []byte) (*Step, error) {
 }
 
 func (s *Step) flags() []*bool {
-	return []*bool{&s.SingleID, &s.Privileged, &s.OwnNetwork, &s.Scoped, &s.NoNewPrivs, &s.Terminal, &s.Supervised}
+	return []*bool{&s.SingleID, &s.Privileged, &s.OwnNetwork, &s.Scoped, &s.NoNewPrivs, &s.Terminal, &s.Supervised, &s.Bare}
 }
 
 type encoder struct{ b []byte }

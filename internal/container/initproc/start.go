@@ -98,13 +98,17 @@ func dropSignals() {
 	}
 }
 
-// reap collects processes that end until the command does, and reports that.
-func reap(command int) error {
-	// Only this end of the streams is the command's: a reader of its output must
-	// not wait for us.
+// closeStreams closes the standard streams. Only the command is to have them: a reader of its
+// output must not wait for us.
+func closeStreams() {
 	for fd := range 3 {
 		_ = syscall.Close(fd)
 	}
+}
+
+// reap collects processes that end until the command does, and reports that.
+func reap(command int) error {
+	closeStreams()
 	dropSignals()
 	for {
 		var status syscall.WaitStatus

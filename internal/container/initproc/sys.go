@@ -15,6 +15,7 @@ const (
 	sysCloseRange            = 436
 	sysOpenat2               = 437
 	sysLandlockCreateRuleset = 444
+	sysLandlockAddRule       = 445
 	sysLandlockRestrictSelf  = 446
 
 	oPath = 0x200000
@@ -25,18 +26,15 @@ const (
 
 	closeRangeCloexec = 4
 
-	prSetDumpable     = 4
-	prSetName         = 15
-	prCapbsetDrop     = 24
-	prSetNoNewPrivs   = 38
-	prCapAmbient      = 47
-	prCapAmbientClear = 4
+	prSetDumpable       = 4
+	prSetName           = 15
+	prCapbsetDrop       = 24
+	prSetChildSubreaper = 36
+	prSetNoNewPrivs     = 38
+	prCapAmbient        = 47
+	prCapAmbientClear   = 4
 
 	keyctlJoinSessionKeyring = 1
-
-	landlockCreateRulesetVersion = 1
-	landlockScopeAbstractUnix    = 1
-	landlockScopeSignal          = 2
 
 	tiocgptn    = 0x80045430
 	tiocsptlck  = 0x40045431

@@ -71,6 +71,23 @@ func (d *Driver) Begin(ctx context.Context, a snapshot.Active, _ []string) error
 	return nil
 }
 
+// Restored says that paths, relative to the root of a, hold again what they held at Begin,
+// though their change time is another: something else stood in their place meanwhile.
+func (d *Driver) Restored(a snapshot.Active, paths []string) error {
+	d.mu.Lock()
+	s := d.stamps[a.ID]
+	d.mu.Unlock()
+	if s == nil {
+		return nil // it was not begun: nothing is kept of it
+	}
+	notes, err := layer.Note(a.Root, paths)
+	if err != nil {
+		return fmt.Errorf("end step: %w", err)
+	}
+	s.Add(notes)
+	return nil
+}
+
 // Capture implements snapshot.Driver.
 func (d *Driver) Capture(ctx context.Context, a snapshot.Active) error {
 	d.mu.Lock()

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package initproc
+
+import (
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// Numbers and bits of linux/landlock.h.
+const (
+	landlockCreateRulesetVersion = 1
+	landlockScopeAbstractUnix    = 1
+	landlockScopeSignal          = 2
+	landlockRulePathBeneath      = 1
+)
+
+// landlockRights are the rights on files that each version of the interface knows: version n
+// those below the bit n-1 of the list.
+var landlockRights = [...]uint{0, 13, 14, 15, 15, 16}
+
+type landlockRuleset struct{ fs, net, scoped uint64 }
+
+// landlockABI gives the version of the interface; 0: there is none.
+func landlockABI() (int, error) {
+	abi, _, e := syscall.RawSyscall(sysLandlockCreateRuleset, 0, 0, landlockCreateRulesetVersion)
+	if e == syscall.ENOSYS || e == syscall.EOPNOTSUPP || e == syscall.EPERM {
+		return 0, nil
+	}
+	return int(abi), errnoErr(0, 0, e)
+}
+
+// scope keeps the command from the abstract sockets and the processes of others.
+// Kernels before 6.12 cannot.
+func scope() error {
+	abi, err := landlockABI()
+	if err != nil || abi < 6 {
+		return err
+	}
+	return landlock(landlockRuleset{scoped: landlockScopeAbstractUnix | landlockScopeSignal}, nil)
+}
+
+// confineFiles keeps the command to the files below root, and to its own processes and sockets
+// as scope does: as far as this kernel can. What it says about files is about opening,
+// making, removing and executing them; chmod(2), chown(2) and stat(2) it leaves to the root
+// directory of the process.
+func confineFiles(root *os.File) error {
+	abi, err := landlockABI()
+	if err != nil || abi < 2 {
+		return err // version 1 forbids to move files from one directory to another
+	}
+	r := landlockRuleset{fs: 1<<landlockRights[min(abi, len(landlockRights)-1)] - 1}
+	if abi >= 6 {
+		r.scoped = landlockScopeAbstractUnix | landlockScopeSignal
+	}
+	return landlock(r, root)
+}
+
+// landlock takes from this thread what r names, but for the files below root.
+func landlock(r landlockRuleset, root *os.File) error {
+	size := unsafe.Sizeof(r)
+	if r.scoped == 0 {
+		size = unsafe.Sizeof(r.fs) // all that the first version has
+	}
+	fd, _, e := syscall.RawSyscall(sysLandlockCreateRuleset, uintptr(unsafe.Pointer(&r)), size, 0)
+	if e != 0 {
+		return e
+	}
+	if root != nil {
+		// struct landlock_path_beneath_attr, which is packed.
+		var rule [12]byte
+		*(*uint64)(unsafe.Pointer(&rule)) = r.fs
+		*(*int32)(unsafe.Pointer(&rule[8])) = int32(root.Fd())
+		_, _, e = syscall.RawSyscall6(sysLandlockAddRule, fd, landlockRulePathBeneath, uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
+		if e != 0 {
+			return e
+		}
+	}
+	if _, _, e = syscall.RawSyscall(sysLandlockRestrictSelf, fd, 0, 0); e != 0 {
+		return e
+	}
+	return syscall.Close(int(fd))
+}

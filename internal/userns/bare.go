@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package userns
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// chrootCaps are those that root needs to run steps without a user namespace: to give files
+// any owner, mode and capability, to become any user, to make /dev/null, to enter a root file
+// system, and to end what a step started. Containers of docker and of Kubernetes have them.
+var chrootCaps = [...]capability{
+	{unix.CAP_CHOWN, "CAP_CHOWN"}, {unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, {unix.CAP_FOWNER, "CAP_FOWNER"},
+	{unix.CAP_FSETID, "CAP_FSETID"}, {unix.CAP_KILL, "CAP_KILL"}, {unix.CAP_MKNOD, "CAP_MKNOD"}, {unix.CAP_SETFCAP, "CAP_SETFCAP"},
+	{unix.CAP_SETGID, "CAP_SETGID"}, {unix.CAP_SETPCAP, "CAP_SETPCAP"}, {unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SYS_CHROOT, "CAP_SYS_CHROOT"},
+}
+
+// withoutNamespace is the plan where why keeps from a user namespace.
+func (h Host) withoutNamespace(why obstacle) (Plan, error) {
+	p, err := h.planBare(LevelChroot)
+	if err != nil {
+		return Plan{}, &why
+	}
+	for _, l := range []Level{LevelRoot, LevelSubID, LevelSingle} {
+		p.reason(l, why.what, why.remedy)
+	}
+	return p, nil
+}
+
+// planBare is the plan for a bare level, which can be had where better ones can be, too.
+func (h Host) planBare(l Level) (Plan, error) {
+	p := Plan{Level: l}
+	if l == LevelVroot {
+		h.planSingle(&p)
+		p.Level = l
+		return p, nil
+	}
+	if h.UID != 0 {
+		return p, fmt.Errorf("%w: level %s cannot be had: the user is not root; none is needed: level %s is for other users",
+			ErrUnavailable, l, LevelVroot)
+	}
+	if name := missing(h.read("proc/self/status"), chrootCaps[:]); name != "" {
+		return p, fmt.Errorf("%w: level %s cannot be had: root has no %s here; give the container the capabilities that docker gives",
+			ErrUnavailable, l, name)
+	}
+	p.UIDs, p.GIDs = identity(h.current("proc/self/uid_map")), identity(h.current("proc/self/gid_map"))
+	return p, nil
+}
+
+// identity gives the ids that exist in a map, as themselves.
+func identity(current []IDMap) []IDMap {
+	out := make([]IDMap, len(current))
+	for i, m := range current {
+		out[i] = IDMap{m.Inside, m.Inside, m.Count}
+	}
+	return out
+}
+
+// LevelNames gives the names of all levels for a message.
+func LevelNames() string {
+	all := Levels()
+	names := make([]string, len(all))
+	for i, l := range all {
+		names[i] = string(l)
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
+}
