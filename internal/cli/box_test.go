@@ -274,6 +274,25 @@ second:
     echo two >> /greeting
 `
 
+// boxDockerfile has every kind of mount.
+const boxDockerfile = `
+FROM scratch AS base
+ADD busybox.tar /
+FROM base
+RUN --mount=type=cache,target=/var/cache/app --mount=type=tmpfs,target=/scratch \
+    --mount=type=bind,source=greeting.txt,target=/ctx/greeting --mount=type=secret,id=token \
+    set -e; test ! -e /var/cache/app/first; echo kept > /var/cache/app/first; ln /var/cache/app/first /linked 2>/dev/null || cp /var/cache/app/first /linked; \
+    echo x > /scratch/x; cp /ctx/greeting /greeting; \
+    test "$(cat /run/secrets/token)" = secret; test "$(stat -c %u:%a /run/secrets/token)" = 0:400; \
+    ln -s ../greeting /etc/link; chown 5:6 /greeting
+RUN --mount=type=cache,target=/var/cache/app --mount=type=bind,from=base,target=/base \
+    set -e; echo changed >> /linked; cp /var/cache/app/first /copied; test -x /base/bin/busybox; \
+    mkdir -p /srv/app; echo app:x:1000:1000::/:/bin/sh >> /etc/passwd; chown app /srv/app
+USER app
+RUN --mount=type=cache,target=/srv/app/cache,uid=1000 --network=none \
+    set -e; echo mine > /srv/app/cache/mine; id -u > /srv/app/id; test ! -e /run/secrets/token
+`
+
 // TestBoxes builds in containers as others make them: the images are the same
 // everywhere.
 func TestBoxes(t *testing.T) {
@@ -322,14 +341,30 @@ func TestBoxes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			got := string(index) + boxedDockerfile(t, image, c.box, dir)
 			if want == "" {
-				want = string(index)
+				want = got
 			}
-			if string(index) != want {
-				t.Errorf("another image than in the first box:\n%s\n%s", index, want)
+			if got != want {
+				t.Errorf("other images than in the first box: %s", firstDifference(want, got))
 			}
 		})
 	}
+}
+
+// boxedDockerfile builds boxDockerfile and lists the image's files.
+func boxedDockerfile(t *testing.T, image string, b box, dir string) string {
+	t.Helper()
+	for name, text := range map[string]string{"Dockerfile": boxDockerfile, "token": "secret"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"build", "--progress", "plain", "-f", "Dockerfile", "--secret", "id=token,src=token", "-t", "oci:image:v1", "."}
+	if out, err := boxed(t, image, b, dir, args...); err != nil {
+		t.Fatalf("build of a Dockerfile: %v\n%s", err, out)
+	}
+	return listLayers(t, filepath.Join(dir, "image"), "v1", 0)
 }
 
 // TestBoxesRefused wants to be told what to do in containers where no step can run, and that

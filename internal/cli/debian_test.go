@@ -116,16 +116,23 @@ func debianLayer(t *testing.T, dir, name string, uid, gid int) string {
 	t.Cleanup(func() { run("prune", "--all") })
 	run("build")
 	debianBom(t, work, run)
-	l, err := layout.Open(filepath.Join(work, "oci"))
+	return withoutSizes(listLayers(t, filepath.Join(work, "oci"), "debian", 1))
+}
+
+// listLayers lists what is in the topmost layers of an image: in the last n, or in all if n is 0.
+func listLayers(t *testing.T, dir, tag string, n int) string {
+	t.Helper()
+	ctx := context.Background()
+	l, err := layout.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	d, err := l.Resolve(context.Background(), "debian")
+	d, err := l.Resolve(ctx, tag)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := l.Blobs().ReadAll(context.Background(), d, image.MaxManifestSize)
+	raw, err := l.Blobs().ReadAll(ctx, d, image.MaxManifestSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,17 +140,22 @@ func debianLayer(t *testing.T, dir, name string, uid, gid int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	top := m.Layers[len(m.Layers)-1]
-	blob, err := l.Open(context.Background(), top)
-	if err != nil {
-		t.Fatal(err)
+	if n == 0 {
+		n = len(m.Layers)
 	}
-	defer blob.Close()
 	var out bytes.Buffer
-	if err := list(&out, 0, top.MediaType, blob); err != nil {
-		t.Fatal(err)
+	for i, layer := range m.Layers[len(m.Layers)-n:] {
+		blob, err := l.Open(ctx, layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = list(&out, i, layer.MediaType, blob)
+		_ = blob.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	return withoutSizes(out.String())
+	return out.String()
 }
 
 // debianBom checks the bill of materials against dpkg's own files: every package is
