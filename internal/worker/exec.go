@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/container"
+	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/snapshot"
 )
@@ -68,6 +69,9 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 		return out, err
 	}
 	if err := hide(a.Upper, r.Hidden); err != nil {
+		return out, err
+	}
+	if err := layer.DropUnchanged(ctx, a.Upper, a.Lowers); err != nil {
 		return out, err
 	}
 	describe := s.describe
