@@ -36,6 +36,7 @@ const (
 
 // loading is a process that is given its program.
 type loading struct {
+	e    *engine
 	pid  int
 	mem  *os.File // its memory
 	regs registers
@@ -50,7 +51,7 @@ type systemCall struct {
 }
 
 // load gives a process what the plan says. It is stopped at the end of its execveat(2).
-func load(pid int, c *change) bool {
+func (e *engine) load(pid int, c *change) bool {
 	regs, errno := getRegisters(pid)
 	if errno != 0 {
 		return false
@@ -60,7 +61,7 @@ func load(pid int, c *change) bool {
 		return false
 	}
 	defer mem.Close()
-	l := &loading{pid: pid, mem: mem, regs: regs, plan: c.plan}
+	l := &loading{e: e, pid: pid, mem: mem, regs: regs, plan: c.plan}
 	if c.plan.image.loader == "" {
 		_, _ = l.run(nil, c.plan.name) // of little importance
 	} else {
@@ -112,13 +113,7 @@ func (l *loading) execute(at uint64, size int) (uint64, bool) {
 	if regs.set(l.pid) != 0 {
 		return 0, false
 	}
-	resume(l.pid, ptraceCont, 0)
-	var status syscall.WaitStatus
-	_, err := syscall.Wait4(l.pid, &status, wall, nil)
-	for err == syscall.EINTR {
-		_, err = syscall.Wait4(l.pid, &status, wall, nil)
-	}
-	if err != nil || !status.Stopped() || int(status)>>16 != 0 || status.StopSignal() != syscall.SIGTRAP {
+	if !l.e.advance(l.pid, ptraceCont) {
 		return 0, false
 	}
 	end, errno := getRegisters(l.pid)

@@ -80,8 +80,7 @@ func seize(pid int) error {
 func (e *engine) trace(command int, ended func(syscall.WaitStatus)) error {
 	over := false
 	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, wall, nil)
+		pid, status, err := e.next()
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -103,6 +102,52 @@ func (e *engine) trace(command int, ended func(syscall.WaitStatus)) error {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // born meanwhile
 		}
 		e.stopped(pid, status)
+	}
+}
+
+// end is how a process ended.
+type end struct {
+	pid    int
+	status syscall.WaitStatus
+}
+
+// next waits for any process.
+func (e *engine) next() (pid int, status syscall.WaitStatus, err error) {
+	if len(e.ends) > 0 {
+		first := e.ends[0]
+		e.ends = e.ends[1:]
+		return first.pid, first.status, nil
+	}
+	pid, err = syscall.Wait4(-1, &status, wall, nil)
+	return pid, status, err
+}
+
+// advance lets a process go on to its next trap or border of a call. Signals that come
+// meanwhile are sent again. It is false where the process ended.
+func (e *engine) advance(pid int, how uintptr) bool {
+	var signals []syscall.Signal
+	for {
+		resume(pid, how, 0)
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(pid, &status, wall, nil)
+		for err == syscall.EINTR {
+			_, err = syscall.Wait4(pid, &status, wall, nil)
+		}
+		switch {
+		case err != nil:
+			return false
+		case !status.Stopped():
+			e.ends = append(e.ends, end{pid, status})
+			return false
+		case status>>16 != 0: // a stop of the whole group, or an interruption
+			continue
+		case status.StopSignal()&^0x80 == syscall.SIGTRAP:
+			for _, s := range signals {
+				_ = syscall.Kill(pid, s) // it may be gone
+			}
+			return true
+		}
+		signals = append(signals, status.StopSignal())
 	}
 }
 
@@ -286,9 +331,9 @@ func (e *engine) returned(pid int) {
 	}
 	var ok bool
 	if c.ran {
-		ok = load(pid, c)
+		ok = e.load(pid, c)
 	} else {
-		ok = c.restore(pid)
+		ok = e.restore(pid, c)
 	}
 	if !ok {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // what it would run then is not what it should
@@ -297,18 +342,18 @@ func (e *engine) returned(pid int) {
 }
 
 // restore gives a process back what diverting the call took from it.
-func (c *change) restore(pid int) bool {
+func (e *engine) restore(pid int, c *change) bool {
 	regs, errno := getRegisters(pid)
 	if errno != 0 {
 		return false
 	}
 	value := regs.result()
 	if c.exec && c.plan != nil { // refused by the kernel
-		closeIn(pid, regs, c.at)
-		closeIn(pid, regs, c.at-1)
+		e.closeIn(pid, regs, c.at)
+		e.closeIn(pid, regs, c.at-1)
 	}
 	if c.given {
-		closeIn(pid, regs, c.at)
+		e.closeIn(pid, regs, c.at)
 	}
 	back := c.regs
 	if e := -int64(value); e >= restartFirst && e <= restartLast {
@@ -322,19 +367,14 @@ func (c *change) restore(pid int) bool {
 }
 
 // closeIn has a process that returns from a call close a file.
-func closeIn(pid int, regs registers, fd int) {
+func (e *engine) closeIn(pid int, regs registers, fd int) {
 	regs.again(syscall.SYS_CLOSE, uint64(fd))
 	if regs.set(pid) != 0 {
 		return
 	}
 	for range 2 { // begin and end of the call
-		resume(pid, ptraceSyscall, 0)
-		var status syscall.WaitStatus
-		for {
-			_, err := syscall.Wait4(pid, &status, wall, nil)
-			if err != syscall.EINTR {
-				break
-			}
+		if !e.advance(pid, ptraceSyscall) {
+			return
 		}
 	}
 }

@@ -61,6 +61,9 @@ type engine struct {
 	uid      uint32          // this process's own, which stands for 0
 	specials map[ident][2]uint32
 
+	// Of the tracer: ends of processes that were seen while it waited for something else.
+	ends []end
+
 	mu    sync.Mutex
 	tasks map[uint32]*task // threads of the step
 }
