@@ -192,6 +192,8 @@ type run struct {
 	view   *rootfs.Root
 	init   *initProcess
 	end    func(*initProcess) // ends the step; nil: by killing init
+
+	cleanup func() // removes what was made for the step; nil: nothing was
 }
 
 func (r *run) own(f *os.File) *os.File {
@@ -214,6 +216,9 @@ func (r *run) close() {
 	r.closeFiles()
 	if r.init != nil {
 		_ = r.init.control.Close()
+	}
+	if r.cleanup != nil {
+		r.cleanup()
 	}
 }
 

@@ -16,7 +16,7 @@ var steps = map[string]*Step{
 		Args: []string{"/bin/sh", "-c", ""}, Env: []string{"A=\x00b", "=", ""}, Dir: "/x", Hostname: "h",
 		UID: 1<<32 - 1, GID: 7, Groups: []uint32{0, 1 << 31}, SingleID: true, OwnNetwork: true, Terminal: true,
 		Caps: 1<<63 | 1, Seccomp: []byte(strings.Repeat("\xff\x00", 1000)), ShmSize: 1 << 40,
-		Mounts: []Mount{{"a/b", true, false}, {"c", false, true}}, Limits: []Limit{{7, 1, 1<<64 - 1}},
+		Mounts: []Mount{{"a/b", true, false, true}, {"c", false, true, false}}, Limits: []Limit{{7, 1, 1<<64 - 1}},
 	},
 }
 
