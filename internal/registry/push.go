@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -26,6 +27,9 @@ type Provider interface {
 type PushOptions struct {
 	// MountFrom returns repositories of the same registry that may have a blob.
 	MountFrom func(desc ocispec.Descriptor) []string
+	// Known reports whether the caller has seen to it that the repository has a blob;
+	// nil: it has not.
+	Known func(desc ocispec.Descriptor) bool
 	// Parallel is how many blobs go up at the same time; 4 when zero.
 	Parallel int
 	// Tags are given to the image besides that of the reference.
@@ -158,6 +162,9 @@ func readManifest(ctx context.Context, desc ocispec.Descriptor, from Provider) (
 
 // pushBlobs uploads the blobs that the repository does not have.
 func (c *Client) pushBlobs(ctx context.Context, ref reference.Reference, blobs []ocispec.Descriptor, from Provider, opts PushOptions) error {
+	if opts.Known != nil {
+		blobs = slices.DeleteFunc(blobs, opts.Known)
+	}
 	missing, err := c.missing(ctx, ref, blobs, "pull,push") // the actions of uploads
 	if err != nil {
 		return err
@@ -166,17 +173,15 @@ func (c *Client) pushBlobs(ctx context.Context, ref reference.Reference, blobs [
 		opts.Parallel = defaultUploads
 	}
 	return each(ctx, opts.Parallel, missing, func(ctx context.Context, d ocispec.Descriptor) error {
-		var mounts []string
+		var o BlobOptions
 		if opts.MountFrom != nil {
-			mounts = opts.MountFrom(d)
+			o.MountFrom = opts.MountFrom(d)
 		}
-		return c.uploadBlob(ctx, ref, d, func(ctx context.Context) (io.ReadCloser, error) {
-			r, err := from.Open(ctx, d)
-			if err != nil || opts.Progress == nil {
-				return r, err
-			}
-			return &watched{ReadCloser: r, tell: func(done int64) { opts.Progress(d, done) }}, nil
-		}, mounts)
+		if opts.Progress != nil {
+			o.Progress = func(done int64) { opts.Progress(d, done) }
+		}
+		open := func(ctx context.Context) (io.ReadCloser, error) { return from.Open(ctx, d) }
+		return c.UploadBlob(ctx, ref, d, open, o)
 	})
 }
 

@@ -152,7 +152,7 @@ func TestMount(t *testing.T) {
 				s.Inject(registrytest.Fault{Times: 1, Match: func(r *http.Request) bool { return r.URL.Query().Has("mount") }, Answer: tt.answer})
 			}
 			open := openFrom(m, d)
-			if err := newClient(t, Options{}).PutBlob(t.Context(), ref(t, s, "a"), d, open, "a", "other"); err != nil {
+			if err := newClient(t, Options{}).PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{MountFrom: []string{"a", "other"}}); err != nil {
 				t.Fatal(err)
 			}
 			if _, ok := s.Blob("a", d.Digest); !ok {
@@ -240,7 +240,7 @@ func TestUploadFaults(t *testing.T) {
 			m := memory{}
 			d := m.put("a/b", bigLayer())
 			open := openFrom(m, d)
-			err := newClient(t, Options{ChunkSize: tt.chunk}).PutBlob(t.Context(), ref(t, s, "a"), d, open)
+			err := newClient(t, Options{ChunkSize: tt.chunk}).PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{})
 			_, stored := s.Blob("a", d.Digest)
 			switch {
 			case tt.want == "" && (err != nil || !stored):
@@ -290,7 +290,7 @@ func TestUploadSurvivesLostToken(t *testing.T) {
 		}})
 	open := openFrom(m, d)
 	c := newClient(t, Options{Credentials: credentials, ChunkSize: 1 << 20})
-	if err := c.PutBlob(t.Context(), ref(t, s, "a"), d, open); err != nil {
+	if err := c.PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if sent := accepted(s.Requests()); sent != d.Size {
