@@ -80,7 +80,7 @@ type Solver struct {
 	mu    sync.Mutex
 	nodes map[string]*node
 	order []*Decision
-	final map[string]bool // IDs of the vertices of targets; not changed while solving
+	final map[string]bool            // IDs of the vertices of targets; not changed while solving
 	parts map[string][]*graph.Target // by the ID of a vertex below theirs; not changed while solving
 }
 
