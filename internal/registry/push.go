@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"sync"
 
@@ -60,22 +61,47 @@ func (c *Client) Push(ctx context.Context, ref reference.Reference, desc ocispec
 	if err := t.walk(ctx, desc, 0); err != nil {
 		return fmt.Errorf("push %s: %w", ref, err)
 	}
-	if err := c.pushBlobs(ctx, ref, t.blobs, from, opts); err != nil {
+	if err := c.push(ctx, ref, t, from, opts); err != nil {
 		return fmt.Errorf("push %s: %w", ref, err)
+	}
+	return nil
+}
+
+// push uploads what was collected. A registry has a manifest only with all that it
+// names, and looks at that again when the manifest gets a name: where it has the last
+// one, nothing else is asked for, unless it finds then that something is gone.
+func (c *Client) push(ctx context.Context, ref reference.Reference, t *tree, from Provider, opts PushOptions) error {
+	r, err := c.repository(ref)
+	if err != nil {
+		return err
+	}
+	last := t.documents[len(t.documents)-1]
+	if r.hasManifest(ctx, last.desc) {
+		err := c.name(ctx, ref, last, opts.Tags)
+		var status *Error
+		if !errors.As(err, &status) || status.Status != http.StatusNotFound && status.Status != http.StatusBadRequest {
+			return err
+		}
+	}
+	if err := c.pushBlobs(ctx, ref, t.blobs, from, opts); err != nil {
+		return err
 	}
 	byDigest := ref
 	byDigest.Tag = ""
-	last := len(t.documents) - 1
-	for _, d := range t.documents[:last] {
+	for _, d := range t.documents[:len(t.documents)-1] {
 		if err := c.PutManifest(ctx, byDigest.WithDigest(d.desc.Digest), d.desc.MediaType, d.data); err != nil {
-			return fmt.Errorf("push %s: %w", ref, err)
+			return err
 		}
 	}
-	names := append([]string{ref.Tag}, opts.Tags...)
-	for _, tag := range names {
+	return c.name(ctx, ref, last, opts.Tags)
+}
+
+// name uploads a manifest under the tag of ref, or its digest, and under more tags.
+func (c *Client) name(ctx context.Context, ref reference.Reference, d document, more []string) error {
+	for _, tag := range append([]string{ref.Tag}, more...) {
 		ref.Tag = tag
-		if err := c.PutManifest(ctx, ref, desc.MediaType, t.documents[last].data); err != nil {
-			return fmt.Errorf("push %s: %w", ref, err)
+		if err := c.PutManifest(ctx, ref, d.desc.MediaType, d.data); err != nil {
+			return err
 		}
 	}
 	return nil

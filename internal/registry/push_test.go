@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,13 +96,30 @@ func TestPush(t *testing.T) {
 			if err := c.Push(t.Context(), to, d, m, PushOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			for _, r := range s.Requests() {
-				if r.Method != http.MethodHead && !(r.Method == http.MethodPut && strings.HasSuffix(r.Path, "/manifests/v1")) {
-					t.Errorf("pushing again does %s %s", r.Method, r.Path)
-				}
+			if got := methods(s.Requests()); got != "HEAD PUT" {
+				t.Errorf("pushing again does %s, want the tag alone", got)
+			}
+			// A registry that has lost a blob says so when the tag is written.
+			lost := slices.IndexFunc(layersOf(t, m, d), func(l ocispec.Descriptor) bool { return l.Size > 0 })
+			s.RemoveBlob("a/b", layersOf(t, m, d)[lost].Digest)
+			if err := c.Push(t.Context(), to, d, m, PushOptions{}); err != nil {
+				t.Errorf("push to a registry that has lost a blob: %v", err)
+			}
+			if _, ok := s.Blob("a/b", layersOf(t, m, d)[lost].Digest); !ok {
+				t.Error("the lost blob was not pushed again")
 			}
 		})
 	}
+}
+
+// layersOf gives the layers of an image.
+func layersOf(t *testing.T, m memory, d ocispec.Descriptor) []ocispec.Descriptor {
+	t.Helper()
+	doc, err := image.ParseManifest(m[d.Digest], d.MediaType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc.Layers
 }
 
 func TestPushIndex(t *testing.T) {
