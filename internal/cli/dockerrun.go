@@ -108,6 +108,13 @@ func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, outputs *
 		with = with.local()
 	}
 	o := d.solverOptions()
+	names, err := d.shared.output.names()
+	if err != nil {
+		return err
+	}
+	o.Part = func(t *graph.Target, got cache.Result) {
+		outputs.early(names, export.Product{Name: t.Name, Layers: got.Layers}, nil)
+	}
 	kept, end := d.app.sharedCache(ctx, with, d.builder, d.events)
 	defer end()
 	if kept != nil {
@@ -140,10 +147,6 @@ func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, outputs *
 	}
 	if len(outputs.outputs) == 0 {
 		return nil
-	}
-	names, err := d.shared.output.names()
-	if err != nil {
-		return err
 	}
 	return outputs.Add(ctx, "image", names, export.Outcome{}, products...)
 }
