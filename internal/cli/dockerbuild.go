@@ -37,13 +37,16 @@ type dockerBuild struct {
 	context string // what the user named: a directory, -, or a URL; empty: none
 
 	mu    sync.Mutex
-	local map[digest.Digest]string // names of images of the local store, by their manifests
+	local map[digest.Digest]string // names of images of the local store and of short names, by their manifests
+	took  map[string]string        // what short names mean
 
 	frontend dockerfile.Options
 	temp     string // holds what came from the standard input
 	display  *progress.Display
 	builder  *build.Builder
 	solver   *solve.Solver
+
+	exporting bool // outputs may have been written to
 }
 
 // remote matches build contexts that are not of this machine.
