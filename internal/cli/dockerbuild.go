@@ -82,6 +82,7 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	}
 	a.offline = shared.offline
 	d.builder = a.builder(ctx, s)
+	d.builder.Images.Took = d.shortName
 	if d.builder.Images.Pull, err = pullPolicy(o.pull); err != nil {
 		return err
 	}
@@ -306,19 +307,39 @@ func (d *dockerBuild) Image(ctx context.Context, op graph.Image) (digest.Digest,
 		return "", nil, err
 	}
 	found := p.Result.Image.Manifest.Digest
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.local == nil {
+		d.local = map[digest.Digest]string{}
+	}
 	if l := p.Result.Layers; len(l) > 0 && strings.HasPrefix(l[0].Origin, source.StorePrefix) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.local == nil {
-			d.local = map[digest.Digest]string{}
-		}
 		d.local[found] = op.Reference
+	} else if name, ok := d.took[op.Reference]; ok {
+		d.local[found] = name + "@" + string(found)
 	}
 	return found, p.Result.Image.Config, nil
 }
 
-// localName gives the name of an image of the local store in place of its digest,
-// by which no registry may have it.
+// shortName notes what a short name turned out to mean.
+func (d *dockerBuild) shortName(short, name, why string) {
+	d.mu.Lock()
+	if d.took == nil {
+		d.took = map[string]string{}
+	}
+	_, again := d.took[short]
+	d.took[short], _, _ = strings.Cut(name, "@")
+	d.mu.Unlock()
+	switch {
+	case again:
+	case d.display == nil:
+		fmt.Fprintln(d.app.std.Err, tookName(short, name, why))
+	default:
+		d.note(tookName(short, name, why))
+	}
+}
+
+// localName gives the name by which an image was found in place of its digest: no
+// registry may have one of the local store, and docker.io one that a short name means.
 func (d *dockerBuild) localName(ref string) string {
 	_, sum, _ := strings.Cut(ref, "@")
 	d.mu.Lock()
