@@ -48,7 +48,8 @@ type Options struct {
 	// it the user's terminal. Nil: none.
 	OnFailure []string
 	Console   Console
-	Secrets   Secrets // nil: there are none
+	Secrets   Secrets     // nil: there are none
+	Mounts    CacheMounts // nil: cache mounts are not shared
 	// Git holds what sources from git need of the user: Environ and KnownHosts.
 	Git git.Options
 }
@@ -61,6 +62,7 @@ type Builder struct {
 	unpacks par.Group[string, []string]           // by chain: equal unpacking is done once
 	packs   par.Group[string, ocispec.Descriptor] // by chain
 	packing sync.Mutex
+	mounts  mountUses
 }
 
 var _ solve.Runner = (*Builder)(nil)

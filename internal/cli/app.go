@@ -111,7 +111,7 @@ func (a *app) close() error {
 // images finds base images.
 func (a *app) images(s *state.State) *source.Images {
 	clients := map[bool]source.Registry{}
-	return &source.Images{Blobs: s.Blobs, Local: s.Images, Registry: func(insecure bool) (source.Registry, error) {
+	return &source.Images{Blobs: s.Blobs, Local: s.Images, Short: userShortNames(), Registry: func(insecure bool) (source.Registry, error) {
 		if a.offline {
 			return &offline{s}, nil
 		}

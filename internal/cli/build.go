@@ -448,6 +448,9 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 			return err
 		}
 	}
+	with.shareMounts(ctx, kept, b, func(text string) {
+		r.display.Handle(solve.Event{Kind: solve.Note, Level: solve.Warning, Text: text, Time: time.Now()})
+	})
 	end()
 	r.story.end(r.graph, r.options.layers.archives, before, tags(out))
 	return s.Sync()

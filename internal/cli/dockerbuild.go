@@ -37,13 +37,16 @@ type dockerBuild struct {
 	context string // what the user named: a directory, -, or a URL; empty: none
 
 	mu    sync.Mutex
-	local map[digest.Digest]string // names of images of the local store, by their manifests
+	local map[digest.Digest]string // names of images of the local store and of short names, by their manifests
+	took  map[string]string        // what short names mean
 
 	frontend dockerfile.Options
 	temp     string // holds what came from the standard input
 	display  *progress.Display
 	builder  *build.Builder
 	solver   *solve.Solver
+
+	exporting bool // outputs may have been written to
 }
 
 // remote matches build contexts that are not of this machine.
@@ -79,6 +82,7 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	}
 	a.offline = shared.offline
 	d.builder = a.builder(ctx, s)
+	d.builder.Images.Took = d.shortName
 	if d.builder.Images.Pull, err = pullPolicy(o.pull); err != nil {
 		return err
 	}
@@ -303,19 +307,39 @@ func (d *dockerBuild) Image(ctx context.Context, op graph.Image) (digest.Digest,
 		return "", nil, err
 	}
 	found := p.Result.Image.Manifest.Digest
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.local == nil {
+		d.local = map[digest.Digest]string{}
+	}
 	if l := p.Result.Layers; len(l) > 0 && strings.HasPrefix(l[0].Origin, source.StorePrefix) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.local == nil {
-			d.local = map[digest.Digest]string{}
-		}
 		d.local[found] = op.Reference
+	} else if name, ok := d.took[op.Reference]; ok {
+		d.local[found] = name + "@" + string(found)
 	}
 	return found, p.Result.Image.Config, nil
 }
 
-// localName gives the name of an image of the local store in place of its digest,
-// by which no registry may have it.
+// shortName notes what a short name turned out to mean.
+func (d *dockerBuild) shortName(short, name, why string) {
+	d.mu.Lock()
+	if d.took == nil {
+		d.took = map[string]string{}
+	}
+	_, again := d.took[short]
+	d.took[short], _, _ = strings.Cut(name, "@")
+	d.mu.Unlock()
+	switch {
+	case again:
+	case d.display == nil:
+		fmt.Fprintln(d.app.std.Err, tookName(short, name, why))
+	default:
+		d.note(tookName(short, name, why))
+	}
+}
+
+// localName gives the name by which an image was found in place of its digest: no
+// registry may have one of the local store, and docker.io one that a short name means.
 func (d *dockerBuild) localName(ref string) string {
 	_, sum, _ := strings.Cut(ref, "@")
 	d.mu.Lock()

@@ -29,6 +29,8 @@ type request struct {
 	Remove  *RemoveRequest  `json:"remove,omitempty"`
 	Usage   *UsageRequest   `json:"usage,omitempty"`
 	Probe   *ProbeRequest   `json:"probe,omitempty"`
+
+	CacheMount *CacheMountRequest `json:"cacheMount,omitempty"`
 }
 
 // UnpackRequest unpacks the layers of an image that are not there yet.

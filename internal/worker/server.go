@@ -236,6 +236,8 @@ func (s *server) do(ctx context.Context, c *call, r request) (any, error) {
 		return s.usage(ctx, *r.Usage)
 	case r.Probe != nil:
 		return s.probe(ctx)
+	case r.CacheMount != nil:
+		return s.cacheMount(ctx, c, *r.CacheMount)
 	}
 	return nil, errors.New("request without content")
 }
