@@ -49,6 +49,7 @@ type Options struct {
 	OnFailure []string
 	Console   Console
 	Secrets   Secrets // nil: there are none
+	Path      string  // the user's PATH: where emulators of other machines are looked for
 	// Git holds what sources from git need of the user: Environ and KnownHosts.
 	Git git.Options
 }
