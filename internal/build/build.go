@@ -50,6 +50,7 @@ type Options struct {
 	Console   Console
 	Secrets   Secrets     // nil: there are none
 	Mounts    CacheMounts // nil: cache mounts are not shared
+	Path      string      // the user's PATH: where emulators of other machines are looked for
 	// Git holds what sources from git need of the user: Environ and KnownHosts.
 	Git git.Options
 }

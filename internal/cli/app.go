@@ -129,6 +129,7 @@ func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx, a.trace), Offline: a.offline}, Now: a.now,
 		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts()},
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
+		Path: os.Getenv("PATH"),
 		SingleID: sync.OnceValue(func() bool {
 			p, err := a.plan()
 			return err == nil && p.Level.SingleID()

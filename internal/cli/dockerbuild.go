@@ -172,6 +172,9 @@ func (d *dockerBuild) prepare(ctx context.Context) (err error) {
 func (d *dockerBuild) fromDirectory() error {
 	o := &d.frontend
 	info, err := os.Stat(d.context)
+	if err != nil && strings.Contains(d.context, "://") {
+		return fmt.Errorf("build context %s: URLs are https, http, ssh or git@HOST; what is on this machine is named by its path", d.context)
+	}
 	if err != nil {
 		return fmt.Errorf("build context: %w", err)
 	}
@@ -276,10 +279,7 @@ func (d *dockerBuild) namedContexts() error {
 		key := fmt.Sprintf("context-%d", i)
 		switch {
 		case strings.HasPrefix(value, "oci-layout://"):
-			dir, tag, ok := strings.Cut(strings.TrimPrefix(value, "oci-layout://"), ":")
-			if !ok {
-				tag = "latest"
-			}
+			dir, tag := layoutPlace(strings.TrimPrefix(value, "oci-layout://"))
 			abs, err := filepath.Abs(dir)
 			if err != nil {
 				return err
@@ -298,6 +298,20 @@ func (d *dockerBuild) namedContexts() error {
 		}
 	}
 	return nil
+}
+
+// layoutPlace parts DIRECTORY, DIRECTORY:TAG, DIRECTORY@DIGEST or both. The digest
+// says more than the tag.
+func layoutPlace(s string) (dir, name string) {
+	name = "latest"
+	dir, sum, hasDigest := strings.Cut(s, "@")
+	if i := strings.LastIndexByte(dir, ':'); i > strings.LastIndexByte(dir, '/') {
+		dir, name = dir[:i], dir[i+1:]
+	}
+	if hasDigest {
+		name = sum
+	}
+	return dir, name
 }
 
 // Image implements dockerfile.Engine.
