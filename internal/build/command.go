@@ -84,7 +84,7 @@ func (b *Builder) mounted(r cache.Result, selector string) (content, list string
 	}
 	l := b.lists.get(b.part(r, selector))
 	list, err = b.State.Cache.PutList(localtree.Marshal(l.entries))
-	return l.digest, list, err
+	return l.digest(), list, err
 }
 
 // command fills in the request what a Dockerfile's step has.

@@ -366,6 +366,9 @@ func (d *dockerBuild) localName(ref string) string {
 
 // ReadFile implements dockerfile.Engine.
 func (d *dockerBuild) ReadFile(ctx context.Context, v *graph.Vertex, name string, limit int64) ([]byte, error) {
+	if op, ok := v.Op.(graph.Context); ok {
+		return build.ReadLocal(op.Path, name, limit)
+	}
 	var r cache.Result
 	err := d.newSolver().Solve(ctx, &graph.Build{Targets: []*graph.Target{{Vertex: v}}},
 		func(_ context.Context, _ *graph.Target, got cache.Result) error {
