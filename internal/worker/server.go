@@ -34,7 +34,8 @@ type server struct {
 	steps    container.Runner
 	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID bool
-	inMemory bool           // small files of steps are
+	inMemory bool // small files of steps are
+	drafts   drafts
 	tidy     sync.WaitGroup // snapshots being discarded beside the work
 
 	// Directories that show this program in steps, without and with a shell.
