@@ -24,6 +24,7 @@ const (
 	Overlay = "overlay"
 	Native  = "native"
 	Btrfs   = "btrfs"
+	Fuse    = "fuse-overlayfs" // only where the user asks for it
 )
 
 // Active is a writable snapshot on top of a stack of trees.
