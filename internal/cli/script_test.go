@@ -229,6 +229,7 @@ func TestScripts(t *testing.T) {
 			"status":    cmdStatus,
 			"tmpfs":     cmdTmpfs,
 			"validate":  cmdValidate,
+			"volume":    cmdVolume,
 		},
 	})
 }

@@ -305,12 +305,42 @@ func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.Mkdir(dir, 0o755))
 	ts.Check(syscall.Mount("none", dir, "tmpfs", 0, "mode=755,size="+args[1]))
+	unmountLater(ts, dir)
+}
+
+// unmountLater unmounts at the script's end. State directories belong to ids that
+// only the program can act for: they go with the mount.
+func unmountLater(ts *testscript.TestScript, dir string) {
 	ts.Defer(func() {
-		// State directories belong to ids that only the program can act for: they go with the mount.
 		if err := syscall.Unmount(dir, 0); err != nil {
 			worldOf(ts).t.Errorf("unmount %s: %v", dir, err)
 		}
 	})
+}
+
+// cmdVolume makes a file system that lies in a file and mounts it until the script's
+// end: volume KIND DIRECTORY SIZE [OPTIONS], as "volume btrfs data 200m". The kind
+// overlay is one of directories beside DIRECTORY, which must be in no overlay.
+func cmdVolume(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: volume KIND DIRECTORY SIZE [OPTIONS]")
+	}
+	kind, dir, options := args[0], ts.MkAbs(args[1]), "loop"
+	if len(args) > 3 {
+		options += "," + args[3]
+	}
+	ts.Check(os.Mkdir(dir, 0o755))
+	if kind == "overlay" {
+		for _, d := range []string{".lower", ".upper", ".work"} {
+			ts.Check(os.Mkdir(dir+d, 0o755))
+		}
+		ts.Check(syscall.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+".lower,upperdir="+dir+".upper,workdir="+dir+".work"))
+	} else {
+		ts.Check(ts.Exec("truncate", "-s", args[2], dir+".image"))
+		ts.Check(ts.Exec("mkfs."+kind, "-q", dir+".image"))
+		ts.Check(ts.Exec("mount", "-o", options, dir+".image", dir))
+	}
+	unmountLater(ts, dir)
 }
 
 // process is what /proc tells of one, as far as it may be read.
