@@ -80,12 +80,14 @@ var imports = map[string]string{
 	"internal/source/git":       "internal/lockfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
-	"internal/worker": "internal/fileop internal/fileop/action internal/source/localtree internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
+	"internal/worker": "internal/fileop internal/fileop/action internal/source/localtree internal/binfmt internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
 		"internal/snapshot internal/snapshot/btrfs internal/snapshot/native internal/snapshot/overlay internal/userns",
+	"internal/binfmt":                "internal/mount",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",
 	"internal/container/supervisor":  "internal/layer/record",
-	"internal/boot":                  "internal/boot/role internal/container/initproc internal/container/supervisor internal/mount",
+	"internal/container/vroot":       "internal/container/initproc internal/container/supervisor internal/layer/record",
+	"internal/boot":                  "internal/boot/role internal/container/initproc internal/container/supervisor internal/container/vroot internal/mount",
 	"internal/userns":                "internal/boot/role internal/mount",
 	"internal/boot/role":             "",
 	"internal/mount":                 "",

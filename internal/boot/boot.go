@@ -26,6 +26,7 @@ import (
 	"build.stacker.dev/internal/boot/role"
 	"build.stacker.dev/internal/container/initproc"
 	"build.stacker.dev/internal/container/supervisor"
+	"build.stacker.dev/internal/container/vroot"
 )
 
 // Kind is what a process of this program is.
@@ -59,7 +60,9 @@ func init() {
 	case initproc.Name:
 		initproc.Main(func(s *initproc.Step, end func(error)) (func(int), error) {
 			return supervisor.Prepare(supervisor.IDs{UID: s.UID, GID: s.GID, Groups: s.Groups, Caps: s.Caps}, end)
-		})
+		}, vroot.Run)
+	case initproc.CommandName:
+		initproc.CommandMain()
 	case initproc.InnerName:
 		initproc.Inner()
 	case role.WaitName:

@@ -25,6 +25,7 @@ var allowed = []string{
 	"build.stacker.dev/internal/boot/role",
 	"build.stacker.dev/internal/container/initproc",
 	"build.stacker.dev/internal/container/supervisor",
+	"build.stacker.dev/internal/container/vroot",
 	"build.stacker.dev/internal/layer/record",
 	"build.stacker.dev/internal/mount",
 	"build.stacker.dev/internal/seccomp/install",

@@ -48,7 +48,9 @@ type Options struct {
 	// it the user's terminal. Nil: none.
 	OnFailure []string
 	Console   Console
-	Secrets   Secrets // nil: there are none
+	Secrets   Secrets     // nil: there are none
+	Mounts    CacheMounts // nil: cache mounts are not shared
+	Path      string      // the user's PATH: where emulators of other machines are looked for
 	// Git holds what sources from git need of the user: Environ and KnownHosts.
 	Git git.Options
 }
@@ -61,6 +63,7 @@ type Builder struct {
 	unpacks par.Group[string, []string]           // by chain: equal unpacking is done once
 	packs   par.Group[string, ocispec.Descriptor] // by chain
 	packing sync.Mutex
+	mounts  mountUses
 }
 
 var _ solve.Runner = (*Builder)(nil)

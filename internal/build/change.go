@@ -54,7 +54,7 @@ func (b *Builder) changeKey(op graph.Change, in []cache.Result) (cache.Ingredien
 // identity names what a result holds, wherever it came from.
 func (b *Builder) identity(r cache.Result) string {
 	if l := b.lists.get(r); l != nil {
-		return "files:" + l.digest
+		return "files:" + l.digest()
 	}
 	return r.Chain()
 }

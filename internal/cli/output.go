@@ -125,6 +125,13 @@ func (a *app) openOutputs(ctx context.Context, o outputOptions, e *export.Export
 		return nil, err
 	}
 	set := &outputSet{app: a, options: o, specs: specs}
+	images := 0
+	for _, s := range specs {
+		if s.IsImage() {
+			images++
+		}
+	}
+	e.Several = images > 1
 	for _, s := range specs {
 		out, err := a.openOutput(ctx, s, e)
 		if err != nil {
@@ -162,6 +169,15 @@ func (s *outputSet) Add(ctx context.Context, target string, names []string, know
 	defer s.mu.Unlock()
 	s.results = append(s.results, r)
 	return nil
+}
+
+// early tells the outputs what a target that is being built begins with.
+func (s *outputSet) early(names []string, p export.Product, in *export.Layout) {
+	for _, out := range s.outputs {
+		if o, ok := out.(export.Early); ok && len(p.Layers) > 0 {
+			o.Early(names, p, in)
+		}
+	}
 }
 
 // inStore tells whether the local store is one of the outputs.

@@ -192,6 +192,8 @@ type run struct {
 	view   *rootfs.Root
 	init   *initProcess
 	end    func(*initProcess) // ends the step; nil: by killing init
+
+	cleanup func() // removes what was made for the step; nil: nothing was
 }
 
 func (r *run) own(f *os.File) *os.File {
@@ -214,6 +216,9 @@ func (r *run) close() {
 	r.closeFiles()
 	if r.init != nil {
 		_ = r.init.control.Close()
+	}
+	if r.cleanup != nil {
+		r.cleanup()
 	}
 }
 
@@ -380,7 +385,7 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 	case err != nil:
 		return Exit{}, fmt.Errorf("%w (container's init: %s)", err, state)
 	case out.Err != "":
-		return Exit{}, &StartError{Text: out.Err, Errno: out.Errno}
+		return Exit{}, &StartError{Text: out.Err, Errno: out.Errno, Machine: out.Machine}
 	}
 	return Exit{
 		Code:   out.Code,
@@ -393,8 +398,9 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 
 // StartError says why a command could not be started, as "operation: error".
 type StartError struct {
-	Text  string
-	Errno syscall.Errno
+	Text    string
+	Errno   syscall.Errno
+	Machine uint16 // set where the command is for another machine: its e_machine (elf.h)
 }
 
 // Error implements error.

@@ -7,6 +7,9 @@ package seccomp
 // PID, NET. TIME is none of them: clone has the exit signal in those bits.
 const namespaceFlags = 0x7e020000
 
+// cloneUntraced is CLONE_UNTRACED: the child would not be seen by who traces the parent.
+const cloneUntraced = 0x00800000
+
 // Requests of ioctl(2) that put characters or a selection into the input of a terminal: a step
 // that shares one with its caller could type commands there.
 const (
@@ -18,6 +21,13 @@ const (
 const (
 	prSetKeepCaps   = 8
 	prSetSecureBits = 28
+
+	// What else the listener of Options.Virtual answers: it could not read the memory of a
+	// process that is not dumpable, and the capabilities are its invention.
+	prSetDumpable = 4
+	prCapbsetRead = 23
+	prCapbsetDrop = 24
+	prCapAmbient  = 47
 )
 
 // rlimitLocks is RLIMIT_LOCKS, where the supervisor keeps which ids a process has.
@@ -47,6 +57,24 @@ func argumentCheck(v verdict, o Options) []insn {
 			{code: ret, k: retEPERM},
 			{code: ret, k: retAllow},
 		}
+	case checkCloneTraced:
+		return []insn{
+			arg(0),
+			{code: jset, k: namespaceFlags | cloneUntraced, jf: 1},
+			{code: ret, k: retEPERM},
+			{code: ret, k: retAllow},
+		}
+	case checkSocketpair:
+		return streamOnly()
+	case checkSocketVirtual:
+		families := []uint32{afInet, afInet6, afNetlink}
+		if o.NoNetwork {
+			families = nil
+		}
+		unix := append([]insn{arg(0), {code: jeq, k: afUnix, jf: 6}}, streamOnly()...)
+		return append(unix, oneOf(arg(0), families, retAllow, retEPERM)...)
+	case notifyPrctlAll:
+		return oneOf(arg(0), []uint32{prSetDumpable, prSetKeepCaps, prCapbsetRead, prCapbsetDrop, prSetSecureBits, prCapAmbient}, retNotify, retAllow)
 	case checkSocket:
 		families := []uint32{afUnix, afInet, afInet6, afNetlink}
 		if o.UnixOnly {
@@ -83,6 +111,14 @@ func argumentCheck(v verdict, o Options) []insn {
 	default:
 		return []insn{{code: ret, k: retEPERM}}
 	}
+}
+
+// streamOnly returns the code, of six instructions, that refuses sockets of messages
+// without a connection: each message can be sent to another name, which no listener sees
+// unless it looks at every message.
+func streamOnly() []insn {
+	const typeMask, datagram, raw = 0xf, 2, 3 // the kernel takes one for the other in AF_UNIX
+	return append([]insn{arg(1), {code: and, k: typeMask}}, oneOf(insn{}, []uint32{datagram, raw}, retNoType, retAllow)[1:]...)
 }
 
 // oneOf returns the code that gives yes where the loaded word is one of values, else no.

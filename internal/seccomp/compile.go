@@ -32,6 +32,7 @@ const (
 	jeq   = 0x15 // BPF_JMP|BPF_JEQ|BPF_K
 	jge   = 0x35 // BPF_JMP|BPF_JGE|BPF_K
 	jset  = 0x45 // BPF_JMP|BPF_JSET|BPF_K
+	and   = 0x54 // BPF_ALU|BPF_AND|BPF_K
 	ret   = 0x06 // BPF_RET|BPF_K
 )
 
@@ -40,8 +41,10 @@ const (
 	retKill   = 0x80000000
 	retErrno  = 0x00050000
 	retNotify = 0x7fc00000
+	retTrace  = 0x7ff00000
 	retAllow  = 0x7fff0000
 	retEPERM  = retErrno | 1
+	retNoType = retErrno | 94 // ESOCKTNOSUPPORT
 	retENOSYS = retErrno | 38
 )
 
@@ -96,6 +99,9 @@ func spansOf(rows []row, a arch, o Options) ([]span, error) {
 		}
 		if o.Supervise && (a == x8664 || a == aarch64) {
 			v = supervised(r.name, v)
+		}
+		if o.Virtual {
+			v = virtual(r.name, v)
 		}
 		nr := uint32(r.nr[a])
 		if _, twice := verdicts[nr]; twice {
@@ -176,6 +182,8 @@ func ends(spans []span, o Options) (code []insn, at [verdictCount]int) {
 			code = append(code, insn{code: ret, k: retENOSYS})
 		case notify:
 			code = append(code, insn{code: ret, k: retNotify})
+		case trace:
+			code = append(code, insn{code: ret, k: retTrace})
 		default:
 			jumps = append(jumps, v)
 			code = append(code, insn{code: ja})

@@ -93,6 +93,11 @@ const (
 	notifyPrctl
 	notifyLimit
 	notifyPrlimit
+	trace
+	notifyPrctlAll
+	checkCloneTraced
+	checkSocketVirtual
+	checkSocketpair
 	verdictCount
 )
 

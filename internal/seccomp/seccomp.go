@@ -41,6 +41,12 @@ type Options struct {
 	// (install.Listen), where the profile allows them. Of the machine's own
 	// architecture only: 32-bit programs are on their own.
 	Supervise bool
+	// Virtual hands over every call that names a file, a process or an id (virtual.go), for
+	// steps whose whole view of files is made by the listener: none of them reaches the
+	// kernel as the step made it. Programs of other architectures cannot run then.
+	Virtual bool
+	// NoNetwork refuses every socket but those of the machine itself (AF_UNIX).
+	NoNetwork bool
 }
 
 // Program returns the filter for the running architecture and for the 32-bit one that it can
@@ -58,6 +64,9 @@ func programFor(goarch string, o Options) ([]byte, error) {
 		arches = []arch{aarch64, arm}
 	default:
 		return nil, fmt.Errorf("make seccomp filter: no profile for architecture %s", goarch)
+	}
+	if o.Virtual {
+		arches = arches[:1]
 	}
 	rows, err := parseProfile(profile)
 	if err != nil {

@@ -67,6 +67,11 @@ type Images struct {
 	Registry func(insecure bool) (Registry, error)
 	Local    *images.Store // nil: there are no local images
 	Pull     Policy
+	// Short gives what a name without a registry may mean, in the order in which to
+	// try, and why; nothing: it is on docker.io. Nil: no name is short.
+	Short func(name string) (candidates []string, why string, err error)
+	// Took is told what a short name turned out to mean. It may be nil.
+	Took func(short, name, why string)
 }
 
 // Registry is what this package needs of a registry client.

@@ -29,6 +29,8 @@ type request struct {
 	Remove  *RemoveRequest  `json:"remove,omitempty"`
 	Usage   *UsageRequest   `json:"usage,omitempty"`
 	Probe   *ProbeRequest   `json:"probe,omitempty"`
+
+	CacheMount *CacheMountRequest `json:"cacheMount,omitempty"`
 }
 
 // UnpackRequest unpacks the layers of an image that are not there yet.
@@ -114,6 +116,7 @@ type ExecRequest struct {
 	Hidden    []string // names in the root directory whose changes are dropped
 	Commit    bool     // keep what the step changed as a layer
 	OnFailure []string // command to run on the console after a failure, before the step's files go
+	Path      string   // directories where emulators of other machines are looked for, as in PATH
 	Console   int      // number of the first of the console's three streams; 0: none
 }
 

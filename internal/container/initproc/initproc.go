@@ -58,6 +58,12 @@ type fault struct {
 func (f *fault) Error() string { return f.op + ": " + f.err.Error() }
 func (f *fault) Unwrap() error { return f.err }
 
+// foreign is a command for another machine.
+type foreign struct {
+	fault
+	machine uint16 // e_machine of elf.h
+}
+
 func fail(op string, err error) error {
 	if err == nil {
 		return nil
@@ -88,7 +94,7 @@ type container struct {
 type Supervise func(s *Step, end func(error)) (serve func(listener int), err error)
 
 // Main is the life of the process. It does not return.
-func Main(supervise Supervise) {
+func Main(supervise Supervise, virtual Virtual) {
 	// Before anything else: from here on the process cannot be traced, nor its
 	// executable be opened through /proc, by less privileged ones.
 	_ = prctl(prSetDumpable, 0)
@@ -98,6 +104,8 @@ func Main(supervise Supervise) {
 	case err != nil:
 	case s.Bare:
 		err = keep(s, mounts)
+	case s.Virtual:
+		err = runVirtual(s, mounts, virtual)
 	default:
 		err = run(s, mounts, supervise)
 	}

@@ -16,7 +16,7 @@ var steps = map[string]*Step{
 		Args: []string{"/bin/sh", "-c", ""}, Env: []string{"A=\x00b", "=", ""}, Dir: "/x", Hostname: "h",
 		UID: 1<<32 - 1, GID: 7, Groups: []uint32{0, 1 << 31}, SingleID: true, OwnNetwork: true, Terminal: true,
 		Caps: 1<<63 | 1, Seccomp: []byte(strings.Repeat("\xff\x00", 1000)), ShmSize: 1 << 40,
-		Mounts: []Mount{{"a/b", true, false}, {"c", false, true}}, Limits: []Limit{{7, 1, 1<<64 - 1}},
+		Mounts: []Mount{{"a/b", true, false, true}, {"c", false, true, false}}, Limits: []Limit{{7, 1, 1<<64 - 1}},
 	},
 }
 
@@ -74,9 +74,10 @@ func TestParseReport(t *testing.T) {
 		bad  bool
 	}{
 		{"exit", ReportExit, e.b, Outcome{Code: 137, Signal: 9, User: 5, System: 1 << 40, MaxRSS: 3, Ended: true}, false},
-		{"error", ReportError, append(le32(nil, uint32(syscall.ENOENT)), "exec x: no"...), Outcome{Err: "exec x: no", Errno: syscall.ENOENT}, false},
+		{"error", ReportError, append(le32(le32(nil, uint32(syscall.ENOENT)), 0), "exec x: no"...), Outcome{Err: "exec x: no", Errno: syscall.ENOENT}, false},
+		{"foreign", ReportError, append(le32(le32(nil, uint32(syscall.ENOEXEC)), 183), "exec x: no"...), Outcome{Err: "exec x: no", Errno: syscall.ENOEXEC, Machine: 183}, false},
 		{"short exit", ReportExit, e.b[:3], Outcome{}, true},
-		{"short error", ReportError, []byte{1, 2}, Outcome{}, true},
+		{"short error", ReportError, []byte{1, 2, 3, 4, 5, 6, 7}, Outcome{}, true},
 		{"unknown", 'z', nil, Outcome{}, true},
 	} {
 		got, err := ParseReport(c.kind, c.body)

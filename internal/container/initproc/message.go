@@ -23,6 +23,7 @@ type Step struct {
 	Scoped     bool // keep from the abstract sockets and processes outside
 	NoNewPrivs bool
 	Terminal   bool
+	Virtual    bool // no container: every call for a file is answered (package vroot)
 	Supervised bool // Seccomp hands calls over; the ids are virtual
 	Bare       bool // there are no namespaces: see bare.go
 
@@ -39,6 +40,8 @@ type Mount struct {
 	Target string // clean, relative to the root, without links
 	Make   bool   // lies inside another mount, so that Target may be missing
 	File   bool   // what to make
+
+	ReadOnly bool // of a Virtual step; else the mount knows
 }
 
 // Limit is a resource limit.
@@ -70,6 +73,7 @@ func (s *Step) Encode() []byte {
 		e.string(m.Target)
 		e.bool(m.Make)
 		e.bool(m.File)
+		e.bool(m.ReadOnly)
 	}
 	e.number(uint64(len(s.Limits)))
 	for _, l := range s.Limits {
@@ -95,7 +99,7 @@ func Decode(b []byte) (*Step, error) {
 	s.Seccomp = []byte(d.string())
 	s.ShmSize = d.number()
 	for range d.length() {
-		s.Mounts = append(s.Mounts, Mount{Target: d.string(), Make: d.bool(), File: d.bool()})
+		s.Mounts = append(s.Mounts, Mount{Target: d.string(), Make: d.bool(), File: d.bool(), ReadOnly: d.bool()})
 	}
 	for range d.length() {
 		s.Limits = append(s.Limits, Limit{d.number(), d.number(), d.number()})
@@ -107,7 +111,9 @@ func Decode(b []byte) (*Step, error) {
 }
 
 func (s *Step) flags() []*bool {
-	return []*bool{&s.SingleID, &s.Privileged, &s.OwnNetwork, &s.Scoped, &s.NoNewPrivs, &s.Terminal, &s.Supervised, &s.Bare}
+	return []*bool{
+		&s.SingleID, &s.Privileged, &s.OwnNetwork, &s.Scoped, &s.NoNewPrivs, &s.Terminal, &s.Supervised, &s.Bare, &s.Virtual,
+	}
 }
 
 type encoder struct{ b []byte }

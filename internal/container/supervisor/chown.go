@@ -78,18 +78,9 @@ func (s *supervisor) chown(h int, uid, gid uint32) answer {
 	if !noted {
 		oldUID, oldGID = 0, 0
 	}
-	c := s.creds()
-	if !exists(uid) || !exists(gid) {
-		return fails(syscall.EINVAL)
-	}
-	if !c.has(capChown) && (oldUID != c.uid[fileSystem] || uid != keep && uid != oldUID || gid != keep && gid != oldGID && !c.inGroup(gid)) {
-		return fails(syscall.EPERM)
-	}
-	if uid == keep {
-		uid = oldUID
-	}
-	if gid == keep {
-		gid = oldGID
+	uid, gid, e := s.creds().newOwner([2]uint32{oldUID, oldGID}, uid, gid)
+	if e != 0 {
+		return fails(e)
 	}
 	if !noted && uid == 0 && gid == 0 {
 		return passed()
@@ -99,11 +90,29 @@ func (s *supervisor) chown(h int, uid, gid uint32) answer {
 	}
 	// What a change of owner does besides, the kernel does: clear set-id bits and
 	// capabilities, set the time, copy up. On a link that takes the note too.
-	_, _, e := syscall.Syscall6(syscall.SYS_FCHOWNAT, uintptr(h), empty.ptr(), 0, 0, atEmptyPath, 0)
+	_, _, e = syscall.Syscall6(syscall.SYS_FCHOWNAT, uintptr(h), empty.ptr(), 0, 0, atEmptyPath, 0)
 	if e == 0 {
 		e = s.setNote(&s.handleName[0], uint32(s.statx.mode), uid, gid)
 	}
 	return result(e)
+}
+
+// newOwner says whose a file becomes that belongs to old when the process gives it to
+// uid and gid.
+func (c *creds) newOwner(old [2]uint32, uid, gid uint32) (uint32, uint32, syscall.Errno) {
+	if !exists(uid) || !exists(gid) {
+		return 0, 0, syscall.EINVAL
+	}
+	if !c.has(capChown) && (old[0] != c.uid[fileSystem] || uid != keep && uid != old[0] || gid != keep && gid != old[1] && !c.inGroup(gid)) {
+		return 0, 0, syscall.EPERM
+	}
+	if uid == keep {
+		uid = old[0]
+	}
+	if gid == keep {
+		gid = old[1]
+	}
+	return uid, gid, 0
 }
 
 // setNote notes the owner of a file with that mode.

@@ -25,6 +25,7 @@ type creds struct {
 	uid, gid ids
 	groups   []uint32
 	caps     capSets
+	place    Place
 }
 
 func newCreds(i IDs) creds {
@@ -40,7 +41,7 @@ func newCreds(i IDs) creds {
 }
 
 func (c *creds) equal(o *creds) bool {
-	return c.uid == o.uid && c.gid == o.gid && c.caps == o.caps && slices.Equal(c.groups, o.groups)
+	return c.uid == o.uid && c.gid == o.gid && c.caps == o.caps && c.place == o.place && slices.Equal(c.groups, o.groups)
 }
 
 // inGroup tells whether gid is one of the process's groups.

@@ -35,14 +35,19 @@ func (s *supervisor) exec(dir int32, addr uint64, flags uint32) answer {
 		return passed()
 	}
 	uid, gid, _ := s.note(&s.handleName[0], true)
+	s.execAs(&c, mode, uid, gid)
+	return s.keepOn(c)
+}
+
+// execAs makes the ids those after the exec of a file with that mode and owner.
+func (s *supervisor) execAs(c *creds, mode, uid, gid uint32) {
 	if mode&syscall.S_ISUID != 0 {
 		c.uid[effective] = uid
 	}
 	if mode&(modeSetGID|modeExecGroup) == modeSetGID|modeExecGroup {
 		c.gid[effective] = gid
 	}
-	s.afterExec(&c)
-	return s.keepOn(c)
+	s.afterExec(c)
 }
 
 // afterExec makes the ids and capabilities those of a new program.

@@ -31,8 +31,12 @@ func (s *supervisor) write(addr uint64, p unsafe.Pointer, n int) syscall.Errno {
 }
 
 func (s *supervisor) copy(nr uintptr, addr uint64, p unsafe.Pointer, n int) syscall.Errno {
+	return copyMemory(nr, s.call.pid, addr, p, n)
+}
+
+func copyMemory(nr uintptr, pid uint32, addr uint64, p unsafe.Pointer, n int) syscall.Errno {
 	here, there := iovec{p, uintptr(n)}, remote{uintptr(addr), uintptr(n)}
-	got, _, e := syscall.RawSyscall6(nr, uintptr(s.call.pid), uintptr(unsafe.Pointer(&here)), 1, uintptr(unsafe.Pointer(&there)), 1, 0)
+	got, _, e := syscall.RawSyscall6(nr, uintptr(pid), uintptr(unsafe.Pointer(&here)), 1, uintptr(unsafe.Pointer(&there)), 1, 0)
 	if e == 0 && got == uintptr(n) {
 		return 0
 	}
@@ -42,6 +46,10 @@ func (s *supervisor) copy(nr uintptr, addr uint64, p unsafe.Pointer, n int) sysc
 // readString reads the string at addr into buf, with its NUL, and gives its
 // length without.
 func (s *supervisor) readString(addr uint64, buf *[pathMax + 1]byte) (int, syscall.Errno) {
+	return readString(s.call.pid, addr, buf)
+}
+
+func readString(pid uint32, addr uint64, buf *[pathMax + 1]byte) (int, syscall.Errno) {
 	const first = 256 // most paths are short
 	for have := 0; have < pathMax; {
 		at := addr + uint64(have)
@@ -49,7 +57,7 @@ func (s *supervisor) readString(addr uint64, buf *[pathMax + 1]byte) (int, sysca
 		if have == 0 {
 			n = min(n, first)
 		}
-		if e := s.read(at, unsafe.Pointer(&buf[have]), n); e != 0 {
+		if e := copyMemory(sysVMReadv, pid, at, unsafe.Pointer(&buf[have]), n); e != 0 {
 			return 0, e
 		}
 		for i, b := range buf[have : have+n] {

@@ -28,6 +28,9 @@ import "errors"
 const (
 	Owner   = "user.rootlesscontainers"
 	Special = "security.capability"
+	// Capability notes the value of security.capability of a regular file, where the
+	// kernel refuses that attribute: outside of all user namespaces.
+	Capability = "user.stacker.capability"
 )
 
 // aclPrefix is how the attributes of access control lists begin, and aclNote

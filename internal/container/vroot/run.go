@@ -1,0 +1,157 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package vroot
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"build.stacker.dev/internal/container/initproc"
+	"build.stacker.dev/internal/container/supervisor"
+)
+
+// Run implements initproc.Virtual.
+func Run(s *initproc.Step, root *os.File, from []*os.File, start initproc.Starter) (syscall.WaitStatus, error) {
+	runtime.GOMAXPROCS(4) // threads here wait for each other inside the kernel
+	e, err := newEngine(s, root, from)
+	if err != nil {
+		return 0, err
+	}
+	ruleset, err := e.landlock()
+	if err != nil {
+		return 0, err
+	}
+	s.Scoped = ruleset != nil
+	pid, listener, ready, err := start(ruleset)
+	if err != nil {
+		return 0, err
+	}
+	e.listener = listener
+	e.tasks[uint32(pid)] = &task{process: uint32(pid), program: &program{"/proc/self/exe"}}
+	served := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := blockSignals()
+		if err == nil {
+			err = e.serve()
+		}
+		served <- err
+	}()
+	var status syscall.WaitStatus
+	seized, traced := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := blockSignals()
+		if err == nil {
+			err = seize(pid)
+		}
+		seized <- err
+		if err == nil {
+			traced <- e.trace(pid, func(s syscall.WaitStatus) { status = s })
+		}
+	}()
+	if err := <-seized; err != nil {
+		return 0, err
+	}
+	if err := ready(); err != nil {
+		return 0, err
+	}
+	select {
+	case err = <-traced:
+	case err = <-served:
+		// The listener says so too when all processes of the step are gone.
+		if end := <-traced; end != nil {
+			err = end
+		} else {
+			err = nil
+		}
+	}
+	return status, err
+}
+
+// newEngine makes what is known before the step starts.
+func newEngine(s *initproc.Step, root *os.File, from []*os.File) (*engine, error) {
+	if len(from) != len(s.Mounts) {
+		return nil, errors.New("run step: " + strconv.Itoa(len(from)) + " files for " + strconv.Itoa(len(s.Mounts)) + " mounts")
+	}
+	core, err := supervisor.NewCore(
+		supervisor.IDs{UID: s.UID, GID: s.GID, Groups: s.Groups, Caps: s.Caps},
+		supervisor.Place{Umask: 0o022},
+	)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{core: core, names: map[string]bool{}, uid: uint32(os.Getuid()), specials: map[ident][2]uint32{}, tasks: map[uint32]*task{}}
+	fd, errno := dup(int(root.Fd()))
+	if errno != 0 {
+		return nil, errno
+	}
+	if e.root, err = openNode(fd); err != nil {
+		return nil, errors.New("open root: " + err.Error())
+	}
+	e.roots = []node{e.root}
+	for i, m := range s.Mounts {
+		fd, errno := dup(int(from[i].Fd()))
+		if errno != 0 {
+			return nil, errno
+		}
+		if err := e.add(Mount{Target: m.Target, FD: fd, ReadOnly: m.ReadOnly, Make: m.Make, File: m.File}); err != nil {
+			return nil, errors.New("mount on /" + m.Target + ": " + err.Error())
+		}
+	}
+	return e, nil
+}
+
+// blockSignals keeps signals from this thread: one that comes between the kernel's steps of
+// a call would leave the other process with a wrong answer.
+func blockSignals() error {
+	all := ^uint64(0)
+	const setMask, size = 2, 8
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, ptr(&all), 0, size, 0, 0)
+	if errno != 0 {
+		return errors.New("block signals: " + errno.Error())
+	}
+	return nil
+}
+
+// landlock makes the rules for what the step's own calls can reach: it can run what lies in
+// its places, and open nothing else. nil: this kernel has no landlock.
+func (e *engine) landlock() (*os.File, error) {
+	abi, _, errno := syscall.RawSyscall(sysLandlockCreate, 0, 0, 1)
+	if errno != 0 {
+		return nil, nil
+	}
+	attr := struct{ files, net, scoped uint64 }{files: 1<<13 - 1}
+	size := uintptr(8)
+	if abi >= 2 {
+		attr.files |= 1 << 13 // refer
+	}
+	if abi >= 6 {
+		attr.scoped, size = 1|2, 24 // abstract sockets, signals
+	}
+	fd, _, errno := syscall.RawSyscall(sysLandlockCreate, ptr(&attr), size, 0)
+	if errno != 0 {
+		return nil, errors.New("make landlock rules: " + errno.Error())
+	}
+	ruleset := os.NewFile(fd, "rules")
+	all := []node{e.root}
+	for _, m := range e.mounts {
+		if m.dir && !m.proc {
+			all = append(all, m.node)
+		}
+	}
+	for _, n := range all {
+		const execute, pathBeneath = 1<<0 | 1<<2, 1 // the kernel wants both for a program
+		var rule [12]byte
+		*(*uint64)(ptrOf(&rule[0])) = execute
+		*(*int32)(ptrOf(&rule[8])) = int32(n.fd)
+		if _, _, errno := syscall.RawSyscall6(sysLandlockAddRule, fd, pathBeneath, ptr(&rule), 0, 0, 0); errno != 0 {
+			return nil, errors.New("make landlock rules: " + errno.Error())
+		}
+	}
+	return ruleset, nil
+}
