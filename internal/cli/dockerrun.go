@@ -143,6 +143,7 @@ func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, kept *sha
 		o.Shared = kept
 	}
 	d.solver = solve.New(o)
+	d.builder.Drafts = outputs.drafts(g)
 	err = d.solver.Solve(ctx, g, func(ctx context.Context, t *graph.Target, got cache.Result) (err error) {
 		for i := range g.Targets {
 			if g.Targets[i] == t {

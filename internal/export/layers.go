@@ -43,7 +43,7 @@ func (e *Exporter) layer(ctx context.Context, p Product, l cache.Layer, tree str
 // own tells whether a step made the layer, here or on a machine that shares its
 // results: it is not of the base, which is taken as it is.
 func own(l cache.Layer) bool {
-	return l.Blob == nil || strings.HasPrefix(l.Origin, source.CachePrefix)
+	return l.Blob == nil || l.Packed() || strings.HasPrefix(l.Origin, source.CachePrefix)
 }
 
 // sameCompression tells whether a layer is compressed so, or cannot be compressed

@@ -255,8 +255,16 @@ func withoutTag(name string) string {
 	return name
 }
 
-// Layer opens a layer's blob for reading. The bytes are not verified.
+// Layer opens a layer's blob for reading. The bytes are not verified. Without an
+// origin the layer was made here.
 func (s *Images) Layer(ctx context.Context, origin string, insecure bool, d ocispec.Descriptor, progress func(int64)) (*os.File, error) {
+	if origin == "" {
+		f, _, err := s.Blobs.File(d.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s was made here and is gone: %w: run the build again", d.Digest, err)
+		}
+		return f, nil
+	}
 	if name, ok := strings.CutPrefix(origin, StorePrefix); ok {
 		f, _, err := s.Blobs.File(d.Digest)
 		if err != nil {

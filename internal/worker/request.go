@@ -11,10 +11,14 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"build.stacker.dev/internal/compress"
+	"build.stacker.dev/internal/layer"
 )
 
 // ErrMismatch tells that bytes are not those that a digest names.
 var ErrMismatch = errors.New("content does not match its digest")
+
+// ErrNames tells that a layer has to be unpacked for its names to be known.
+var ErrNames = layer.ErrNamesOnly
 
 // request is the union of all calls; exactly one field is set.
 type request struct {
@@ -47,6 +51,7 @@ type UnpackLayer struct {
 	Format Format
 	DiffID digest.Digest // of the tar; of an image it is Blob
 	Chain  string        // chainID up to and with this layer
+	Names  bool          // a tree of names only: see layer.ApplyOptions
 	Blob   digest.Digest // of the bytes in File
 	Size   int64         // of the bytes in File; -1: unknown
 }

@@ -35,8 +35,9 @@ type server struct {
 	emulators binfmt.Registry
 	exe       func() (*os.File, error) // this program, in a form that can be shown in steps
 	singleID  bool
-	bare      bool           // there are no namespaces, and no mounts
-	inMemory  bool           // small files of steps are
+	bare      bool // there are no namespaces, and no mounts
+	inMemory  bool // small files of steps are
+	drafts    drafts
 	tidy      sync.WaitGroup // snapshots being discarded beside the work
 
 	// Directories that show this program in steps, without and with a shell.

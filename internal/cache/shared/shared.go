@@ -213,7 +213,7 @@ func (c *Cache) pack(ctx context.Context, r *cache.Record) (*packed, error) {
 	own := make([]bool, len(r.Result.Layers))
 	var blobs []ocispec.Descriptor
 	for i, l := range r.Result.Layers {
-		if l.Blob != nil && !strings.HasPrefix(l.Origin, OriginPrefix) {
+		if l.Blob != nil && !l.Packed() && !strings.HasPrefix(l.Origin, OriginPrefix) {
 			continue // of a base
 		}
 		own[i] = true
