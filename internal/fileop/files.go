@@ -110,7 +110,7 @@ func (h *hand) open(i *item) (fd int, err error) {
 		return -1, err
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err = rootfs.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = fmt.Errorf("/%s %w", i.path, localtree.ErrChanged)
 	}
 	if err != nil {
@@ -238,7 +238,7 @@ func (r reader) Read(b []byte) (int, error) {
 // already is not set: each of these calls is a change for the file system to log.
 func (h *hand) describe(i *item, in, out int) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(out, &st); err != nil {
+	if err := rootfs.Fstat(out, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
 	o := owner{i.info.st.Uid, i.info.st.Gid}
@@ -281,7 +281,7 @@ func (h *hand) fchown(fd int, o owner, st unix.Stat_t) error {
 	case st.Uid == o.uid && st.Gid == o.gid:
 		return nil
 	}
-	return unix.Fchown(fd, int(o.uid), int(o.gid))
+	return rootfs.Fchown(fd, int(o.uid), int(o.gid))
 }
 
 // fxattrs is xattrs between open files.

@@ -92,7 +92,7 @@ func copyPlain(from *rootfs.Dir, name string, to *rootfs.Dir, convert conversion
 	}
 	defer unix.Close(in)
 	var st unix.Stat_t
-	if err := unix.Fstat(in, &st); err != nil {
+	if err := rootfs.Fstat(in, &st); err != nil {
 		return err
 	}
 	out, err := to.OpenFd(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
@@ -116,11 +116,11 @@ func copyPlain(from *rootfs.Dir, name string, to *rootfs.Dir, convert conversion
 // the open file in, which st describes.
 func copyAttributes(out, in int, st *unix.Stat_t, convert conversion) error {
 	var now unix.Stat_t
-	if err := unix.Fstat(out, &now); err != nil {
+	if err := rootfs.Fstat(out, &now); err != nil {
 		return err
 	}
 	if now.Uid != st.Uid || now.Gid != st.Gid {
-		if err := unix.Fchown(out, int(st.Uid), int(st.Gid)); err != nil {
+		if err := rootfs.Fchown(out, int(st.Uid), int(st.Gid)); err != nil {
 			return ownerError(st.Uid, st.Gid, err)
 		}
 	}

@@ -54,7 +54,7 @@ func copiedXattr(disk string) bool {
 	if disk == record.Owner || disk == xattrNode {
 		return true
 	}
-	if _, noted := record.NotedACL(disk); noted {
+	if _, noted := record.Noted(disk); noted {
 		return true
 	}
 	_, ok := archiveXattr(disk)
@@ -111,7 +111,7 @@ func (a *applier) copyRegular(from *rootfs.Dir, name string, d *rootfs.Dir, at s
 	defer src.Close()
 	in := int(src.Fd())
 	var st unix.Stat_t
-	if err := unix.Fstat(in, &st); err != nil {
+	if err := rootfs.Fstat(in, &st); err != nil {
 		return err
 	}
 	fd, err := a.create(d, at, 0o600)
@@ -176,7 +176,7 @@ func (a *applier) copyMeta(out, in int, st *unix.Stat_t) error {
 		return err
 	}
 	if st.Uid != a.uid || st.Gid != a.gid {
-		if err := unix.Fchown(out, int(st.Uid), int(st.Gid)); err != nil {
+		if err := rootfs.Fchown(out, int(st.Uid), int(st.Gid)); err != nil {
 			return ownerError(st.Uid, st.Gid, err)
 		}
 	}

@@ -78,13 +78,13 @@ func ownXattr(disk string) bool {
 	case xattrOpaque, record.Owner, xattrNode, overlayPrefix + "redirect", overlayPrefix + "metacopy":
 		return true
 	}
-	_, noted := record.NotedACL(disk)
+	_, noted := record.Noted(disk)
 	return noted
 }
 
 // ownMeaning applies an attribute that only trees have.
 func ownMeaning(hdr *tar.Header, st *unix.Stat_t, disk string, value []byte) error {
-	if name, ok := record.NotedACL(disk); ok {
+	if name, ok := record.Noted(disk); ok {
 		if hdr.PAXRecords == nil {
 			hdr.PAXRecords = map[string]string{}
 		}

@@ -212,6 +212,9 @@ func (a *applier) setXattr(fd int, name, value string) error {
 	if note, ok := record.ACL(name); ok && err == unix.EINVAL && a.opt.SingleID {
 		err = unix.Fsetxattr(fd, note, []byte(value), 0) // it names ids that do not exist here
 	}
+	if name == xattrCapability && err == unix.EPERM && a.opt.SingleID {
+		err = unix.Fsetxattr(fd, record.Capability, []byte(value), 0) // outside of user namespaces
+	}
 	return a.xattrError(name, err)
 }
 

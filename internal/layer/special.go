@@ -27,7 +27,7 @@ func (a *applier) chown(fd int, uid, gid uint32) error {
 		return nil
 	}
 	if !a.opt.SingleID {
-		err := unix.Fchown(fd, int(uid), int(gid))
+		err := rootfs.Fchown(fd, int(uid), int(gid))
 		if err != unix.EINVAL {
 			return ownerError(uid, gid, err)
 		}

@@ -15,6 +15,9 @@ func (d *Dir) Lchown(name string, uid, gid int) error {
 	if err := checkName("chown", name); err != nil {
 		return err
 	}
+	if ownAlready(uid, gid) {
+		return nil
+	}
 	return pathError("chown", name, unix.Fchownat(d.fd, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW))
 }
 

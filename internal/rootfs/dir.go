@@ -109,13 +109,14 @@ func (d *Dir) Lstat(name string) (unix.Stat_t, error) {
 		return st, err
 	}
 	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	inside(&st)
 	return st, pathError("lstat", name, err)
 }
 
 // Stat describes the directory itself.
 func (d *Dir) Stat() (unix.Stat_t, error) {
 	var st unix.Stat_t
-	return st, pathError("stat", ".", unix.Fstat(d.fd, &st))
+	return st, pathError("stat", ".", Fstat(d.fd, &st))
 }
 
 // Readlink returns the target of the symbolic link name.

@@ -124,11 +124,11 @@ func (m *mkdirs) make(here *Dir, elem string) error {
 	}
 	defer closeFd(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := Fstat(fd, &st); err != nil {
 		return err
 	}
 	if int(st.Uid) != m.uid || int(st.Gid) != m.gid {
-		if err := unix.Fchown(fd, m.uid, m.gid); err != nil {
+		if err := Fchown(fd, m.uid, m.gid); err != nil {
 			return err
 		}
 	}

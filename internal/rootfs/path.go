@@ -34,7 +34,7 @@ func (r *Root) stat(op, name string, flags int) (unix.Stat_t, error) {
 		return st, pathError(op, name, err)
 	}
 	defer closeFd(fd)
-	return st, pathError(op, name, unix.Fstat(fd, &st))
+	return st, pathError(op, name, Fstat(fd, &st))
 }
 
 // Readlink returns the target of the symbolic link at name.
@@ -100,7 +100,7 @@ func (r *Root) Remove(name string) error {
 // Lchown sets the owner of the file at name.
 func (r *Root) Lchown(name string, uid, gid int) error {
 	if Clean(name) == "." {
-		return pathError("chown", name, r.selfFd(func(fd int) error { return unix.Fchown(fd, uid, gid) }))
+		return pathError("chown", name, r.selfFd(func(fd int) error { return Fchown(fd, uid, gid) }))
 	}
 	return r.at("chown", name, func(d *Dir, leaf string) error { return d.Lchown(leaf, uid, gid) })
 }

@@ -21,7 +21,11 @@ var chrootCaps = [...]capability{
 
 // withoutNamespace is the plan where why keeps from a user namespace.
 func (h Host) withoutNamespace(why obstacle) (Plan, error) {
-	p, err := h.planBare(LevelChroot)
+	l := LevelVroot
+	if h.UID == 0 {
+		l = LevelChroot
+	}
+	p, err := h.planBare(l)
 	if err != nil {
 		return Plan{}, &why
 	}

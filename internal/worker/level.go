@@ -14,7 +14,7 @@ import (
 )
 
 // runner runs steps. Which one depends on the level: container.Runner in namespaces,
-// container.Bare without.
+// container.Bare and container.Virtual without.
 type runner interface {
 	// Run runs a step and waits for its end, and for that of all that it started. The
 	// error says what kept the command from starting.
@@ -24,14 +24,14 @@ type runner interface {
 }
 
 // newRunner gives the runner of the worker's level.
-func newRunner(o MainOptions) (runner, error) {
+func newRunner(o MainOptions) runner {
 	switch {
 	case !o.Bare:
-		return new(container.Runner), nil
+		return new(container.Runner)
 	case o.SingleID:
-		return nil, errors.New("level vroot does not run steps yet")
+		return container.Virtual{}
 	}
-	return new(container.Bare), nil
+	return new(container.Bare)
 }
 
 // chooseBare is choose where nothing can be mounted. What a step sees beside its root is

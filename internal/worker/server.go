@@ -76,10 +76,6 @@ func Main(ctx context.Context, control *os.File, o MainOptions) error {
 	}
 	defer own.end()
 	trees := overlay.New(".")
-	steps, err := newRunner(o)
-	if err != nil {
-		return err
-	}
 	inMemory := !o.Bare && mountScratch() == nil
 	if inMemory {
 		trees = trees.WithScratch(scratchDir)
@@ -91,7 +87,7 @@ func Main(ctx context.Context, control *os.File, o MainOptions) error {
 	chosen := choose(o.Driver, filepath.Join(activeDir, own.newID()), trees)
 	s := &server{
 		driver: chosen.driver, deep: chosen.deep, choice: chosen, session: own,
-		steps: steps, singleID: o.SingleID, bare: o.Bare, inMemory: inMemory,
+		steps: newRunner(o), singleID: o.SingleID, bare: o.Bare, inMemory: inMemory,
 	}
 	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)

@@ -57,6 +57,15 @@ func NotedACL(note string) (string, bool) {
 	return aclPrefix + note[len(aclNote):], true
 }
 
+// Noted gives the attribute that another one stands for: an access control list, or the
+// capabilities of a file.
+func Noted(note string) (string, bool) {
+	if note == Capability {
+		return Special, true
+	}
+	return NotedACL(note)
+}
+
 // NoID is the number that is no id: chown(2) takes it for "as it is".
 const NoID = 1<<32 - 1
 
