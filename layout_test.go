@@ -80,8 +80,9 @@ var imports = map[string]string{
 	"internal/source/git":       "internal/lockfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
-	"internal/worker": "internal/fileop internal/fileop/action internal/source/localtree internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
-		"internal/snapshot internal/snapshot/btrfs internal/snapshot/native internal/snapshot/overlay internal/userns",
+	"internal/worker": "internal/fileop internal/fileop/action internal/source/localtree internal/binfmt internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
+		"internal/snapshot internal/snapshot/btrfs internal/snapshot/fuse internal/snapshot/native internal/snapshot/overlay internal/userns",
+	"internal/binfmt":                "internal/mount",
 	"internal/container":             "internal/container/initproc internal/layer internal/mount internal/rootfs internal/seccomp",
 	"internal/container/initproc":    "internal/mount internal/seccomp/install",
 	"internal/container/supervisor":  "internal/layer/record",
@@ -96,6 +97,7 @@ var imports = map[string]string{
 	"internal/snapshot":              "",
 	"internal/snapshot/overlay":      "internal/snapshot",
 	"internal/snapshot/btrfs":        "internal/layer internal/snapshot internal/snapshot/overlay",
+	"internal/snapshot/fuse":         "internal/layer internal/snapshot internal/snapshot/overlay",
 	"internal/snapshot/native":       "internal/layer internal/snapshot internal/snapshot/overlay",
 	"internal/snapshot/snapshottest": "internal/layer internal/snapshot",
 

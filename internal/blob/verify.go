@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -19,6 +20,18 @@ import (
 func Verify(r io.ReadCloser, desc ocispec.Descriptor) io.ReadCloser {
 	desc.Size = max(desc.Size, 0)
 	return &verifier{source: r, desc: desc, hash: sha256.New()}
+}
+
+// Unverified returns the file behind a reader of Verify's of which nothing was read
+// yet. Who takes it closes it in place of the reader, and sees in another way to it
+// that the bytes are those of the descriptor.
+func Unverified(r io.Reader) (*os.File, bool) {
+	v, ok := r.(*verifier)
+	if !ok || v.read > 0 || v.err != nil {
+		return nil, false
+	}
+	f, ok := v.source.(*os.File)
+	return f, ok
 }
 
 type verifier struct {

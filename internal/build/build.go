@@ -48,9 +48,13 @@ type Options struct {
 	// it the user's terminal. Nil: none.
 	OnFailure []string
 	Console   Console
-	Secrets   Secrets // nil: there are none
+	Secrets   Secrets     // nil: there are none
+	Mounts    CacheMounts // nil: cache mounts are not shared
+	Path      string      // the user's PATH: where emulators of other machines are looked for
 	// Git holds what sources from git need of the user: Environ and KnownHosts.
 	Git git.Options
+	// Drafts are set before a build is solved.
+	Drafts Drafts
 }
 
 // Builder does what vertices say. It implements solve.Runner.
@@ -61,6 +65,8 @@ type Builder struct {
 	unpacks par.Group[string, []string]           // by chain: equal unpacking is done once
 	packs   par.Group[string, ocispec.Descriptor] // by chain
 	packing sync.Mutex
+	mounts  mountUses
+	drafted sync.Map // chains of what the worker has a draft of
 }
 
 var _ solve.Runner = (*Builder)(nil)
@@ -123,7 +129,7 @@ func (b *Builder) Run(ctx context.Context, v *graph.Vertex, in []cache.Result, e
 	case graph.Exec:
 		return b.runExec(ctx, op, v, in, emit)
 	case graph.Change:
-		return b.runChange(ctx, op, in, emit)
+		return b.runChange(ctx, op, v, in, emit)
 	}
 	return cache.Result{}, fmt.Errorf("run: unknown op %T", v.Op)
 }
@@ -146,11 +152,12 @@ func (b *Builder) Complete(v *graph.Vertex, in []cache.Result, kept cache.Result
 	return kept
 }
 
-// Present implements solve.Runner: the trees of layers made here must exist;
-// those of images can be unpacked again.
+// Present implements solve.Runner: the trees or blobs of layers made here must exist;
+// those of images can be had again.
 func (b *Builder) Present(r cache.Result) bool {
 	for i, l := range r.Layers {
-		if l.Blob == nil && !b.State.HasTree(cache.Tree(r.Layers, i)) {
+		made := l.Blob == nil || l.Packed()
+		if made && !b.State.HasTree(cache.Tree(r.Layers, i)) && (l.Blob == nil || !b.State.Blobs.Has(*l.Blob)) {
 			return false
 		}
 	}

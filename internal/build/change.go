@@ -54,7 +54,7 @@ func (b *Builder) changeKey(op graph.Change, in []cache.Result) (cache.Ingredien
 // identity names what a result holds, wherever it came from.
 func (b *Builder) identity(r cache.Result) string {
 	if l := b.lists.get(r); l != nil {
-		return "files:" + l.digest
+		return "files:" + l.digest()
 	}
 	return r.Chain()
 }
@@ -155,10 +155,15 @@ func explainMissing(c *action.Copy, err error) error {
 	return fmt.Errorf("%q: not found in the build context: is it there, and not excluded by .dockerignore? (%w)", c.Src, err)
 }
 
-func (b *Builder) runChange(ctx context.Context, op graph.Change, in []cache.Result, emit solve.Sink) (cache.Result, error) {
+func (b *Builder) runChange(ctx context.Context, op graph.Change, v *graph.Vertex, in []cache.Result, emit solve.Sink) (cache.Result, error) {
 	base, err := b.layered(ctx, in[0])
 	if err != nil {
 		return cache.Result{}, err
+	}
+	if b.unread(v) {
+		if r, ok, err := b.draft(ctx, op, in, base, emit); ok || err != nil {
+			return r, err
+		}
 	}
 	w, err := b.State.Worker(ctx)
 	if err != nil {
@@ -181,7 +186,7 @@ func (b *Builder) runChange(ctx context.Context, op graph.Change, in []cache.Res
 	if err != nil {
 		return cache.Result{}, err
 	}
-	return b.withLayer(base, reply, cache.Layer{Clamp: r.Clamp}), nil
+	return b.withLayer(base, reply.ApplyReply, cache.Layer{Clamp: r.Clamp}), nil
 }
 
 func closeAll(files []*os.File) {
@@ -221,7 +226,7 @@ func (b *Builder) layered(ctx context.Context, r cache.Result) (cache.Result, er
 	if err != nil {
 		return r, err
 	}
-	return b.withLayer(cache.Result{}, reply, cache.Layer{}), nil
+	return b.withLayer(cache.Result{}, reply.ApplyReply, cache.Layer{}), nil
 }
 
 // everything copies all of input 1.

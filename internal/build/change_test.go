@@ -21,7 +21,7 @@ func TestListingBelow(t *testing.T) {
 		{Path: "a/b", Mode: dir}, {Path: "a/b/c", Mode: file}, {Path: "a/b0", Mode: file}, {Path: "a/z", Mode: link, Target: "b"},
 		{Path: "a0", Mode: file}, {Path: "l", Mode: link, Target: "a"}, {Path: "z", Mode: dir},
 	}}
-	all.put("all", l)
+	all.add(l)
 	tests := []struct {
 		copy action.Copy
 		fast bool

@@ -47,6 +47,9 @@ func (b *Builder) addCommand(key *cache.Ingredients, c *graph.Command, in []cach
 			return fmt.Errorf("encode mount: %w", err)
 		}
 		key.Add("mount "+m.Target, string(text))
+		if m.Type == graph.MountCache {
+			b.mounts.note(mountID(m))
+		}
 		if m.Type != graph.MountBind || m.Input < 0 {
 			continue
 		}
@@ -81,7 +84,7 @@ func (b *Builder) mounted(r cache.Result, selector string) (content, list string
 	}
 	l := b.lists.get(b.part(r, selector))
 	list, err = b.State.Cache.PutList(localtree.Marshal(l.entries))
-	return l.digest, list, err
+	return l.digest(), list, err
 }
 
 // command fills in the request what a Dockerfile's step has.
@@ -168,11 +171,12 @@ func (s *step) mount(ctx context.Context, m graph.Mount, in []cache.Result, emit
 			sum := sha256.Sum256([]byte("cache mount\x00" + m.ID + "\x00" + chainOf(in, m.Input) + "\x00" + m.Selector))
 			out.Cache = hex.EncodeToString(sum[:])
 			out.Shared, out.Locked = m.Sharing == graph.SharingShared, m.Sharing == graph.SharingLocked
+			err = s.b.useMount(ctx, mountID(m), out.Cache)
 		}
 	default:
 		return out, false, fmt.Errorf("unknown type %q", m.Type)
 	}
-	return out, false, nil
+	return out, false, err
 }
 
 func chainOf(in []cache.Result, n int) string {

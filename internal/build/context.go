@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -32,9 +33,9 @@ type listing struct {
 	dir     string // where the bytes are
 	name    string // of a single file: what copies call it
 	kept    string // and what it is called in dir
-	digest  string // of all of it
 
-	tree func() *fileop.Tree // to choose from; made at the first need
+	digest func() string       // of all of it
+	tree   func() *fileop.Tree // to choose from; both are made at the first need
 }
 
 // listings are those of this build, by the Content of the result that stands for them.
@@ -43,14 +44,21 @@ type listings struct {
 	byID map[string]*listing
 }
 
-func (l *listings) put(id string, x *listing) {
+// add keeps a listing and returns its name, which no other has.
+func (l *listings) add(x *listing) (id string) {
+	x.digest = sync.OnceValue(func() string {
+		sum := sha256.Sum256(append(localtree.Marshal(x.entries), x.name...))
+		return hex.EncodeToString(sum[:])
+	})
 	x.tree = sync.OnceValue(func() *fileop.Tree { return fileop.ListTree(x.entries, nil, x.name, x.kept) })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byID == nil {
 		l.byID = map[string]*listing{}
 	}
+	id = "files " + strconv.Itoa(len(l.byID)+1)
 	l.byID[id] = x
+	return id
 }
 
 func (l *listings) get(r cache.Result) *listing {
@@ -88,14 +96,10 @@ func (b *Builder) context(ctx context.Context, op graph.Context) (*cache.Result,
 	return b.listed(&listing{entries: t.Entries, dir: t.Root}), nil
 }
 
-// listed makes a result of a listing. The place is a part of its name, since two
-// equal trees are read where they are.
+// listed makes a result of a listing. Its name says nothing about what the files
+// hold: two equal trees are read where they are.
 func (b *Builder) listed(l *listing) *cache.Result {
-	sum := sha256.Sum256(append(localtree.Marshal(l.entries), l.name...))
-	l.digest = hex.EncodeToString(sum[:])
-	id := "files:" + l.digest + ":" + l.dir
-	b.lists.put(id, l)
-	return &cache.Result{Content: id, Path: l.dir}
+	return &cache.Result{Content: b.lists.add(l), Path: l.dir}
 }
 
 // download fetches a file for ADD, or finds that the kept one still stands.
@@ -167,14 +171,20 @@ func (b *Builder) ReadFile(ctx context.Context, r cache.Result, name string, lim
 	if l == nil {
 		return b.readSmall(ctx, r, name, limit)
 	}
-	root, err := rootfs.Open(l.dir)
+	if l.name != "" && strings.Trim(name, "/") == l.name {
+		name = l.kept
+	}
+	return ReadLocal(l.dir, name, limit)
+}
+
+// ReadLocal reads a small file of a local directory for a frontend, as ReadFile
+// does of the result that stands for it, but without listing the directory.
+func ReadLocal(dir, name string, limit int64) ([]byte, error) {
+	root, err := rootfs.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	if l.name != "" && strings.Trim(name, "/") == l.name {
-		name = l.kept
-	}
 	f, err := root.Open(name)
 	if err != nil {
 		return nil, err

@@ -267,7 +267,7 @@ func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in [
 	}
 	s.req.Chain = s.base.Chain()
 	s.req.Args, s.req.Dir, s.req.Network, s.req.Privileged = op.Args, op.Dir, string(op.Network), op.Privileged
-	s.req.Clamp, s.req.OnFailure = unixTime(op.Clamp), b.OnFailure
+	s.req.Clamp, s.req.OnFailure, s.req.Path = unixTime(op.Clamp), b.OnFailure, b.Path
 	for _, e := range append(append([]graph.KV(nil), op.Env...), op.Ambient...) {
 		s.req.Env = append(s.req.Env, e.Key+"="+e.Value)
 	}

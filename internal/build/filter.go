@@ -21,7 +21,7 @@ import (
 
 // filter says which part of a build context is wanted, in the form in which
 // package localtree asks. No patterns: everything.
-func filter(include, exclude []string) (func(p string, dir bool) (keep, descend bool), error) {
+func filter(include, exclude []string) (func(dir string) func(p string, dir bool) (keep, descend bool), error) {
 	if len(include) == 0 && len(exclude) == 0 {
 		return nil, nil
 	}
@@ -33,30 +33,73 @@ func filter(include, exclude []string) (func(p string, dir bool) (keep, descend 
 	}
 	// A matcher compiles patterns while it matches, so that each goroutine needs
 	// its own.
-	in, ex := matchers(include), matchers(exclude)
-	return func(p string, dir bool) (bool, bool) {
-		keep, descend := true, true
-		if len(include) > 0 {
-			keep = in(p)
-			descend = keep || mayContain(include, p)
+	in, ex := newMatchers(include), newMatchers(exclude)
+	return func(dir string) func(string, bool) (bool, bool) {
+		// What lies in a directory that matches, matches, unless a pattern takes it away again.
+		all := len(include) == 0 || dir != "" && !negated(include) && in.match(dir)
+		if all && len(exclude) == 0 {
+			return nil
 		}
-		if len(exclude) > 0 && ex(p) {
-			keep = false
-			descend = descend && slices.ContainsFunc(exclude, func(e string) bool { return strings.HasPrefix(e, "!") })
+		excluded := ex.below(dir)
+		return func(p string, dir bool) (bool, bool) {
+			keep, descend := true, true
+			if !all {
+				keep = in.match(p)
+				descend = keep || dir && mayContain(include, p)
+			}
+			if len(exclude) > 0 && excluded(p) {
+				keep = false
+				descend = descend && negated(exclude)
+			}
+			return keep, descend && dir
 		}
-		return keep, descend && dir
 	}, nil
 }
 
-func matchers(patterns []string) func(string) bool {
-	pool := sync.Pool{New: func() any {
-		m, _ := patternmatcher.New(patterns) // was checked
-		return m
-	}}
+// negated tells whether patterns take back what others match.
+func negated(patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return strings.HasPrefix(strings.TrimSpace(p), "!") })
+}
+
+// matchers match the same patterns, one for each goroutine.
+type matchers struct {
+	patterns []string
+	pool     sync.Pool
+}
+
+func newMatchers(patterns []string) *matchers {
+	m := &matchers{patterns: patterns}
+	m.pool.New = func() any {
+		x, _ := patternmatcher.New(patterns) // was checked
+		return x
+	}
+	return m
+}
+
+// match tells whether the patterns match a path or a directory above it.
+func (m *matchers) match(p string) bool {
+	x, _ := m.pool.Get().(*patternmatcher.PatternMatcher)
+	defer m.pool.Put(x)
+	ok, err := x.MatchesOrParentMatches(p)
+	return ok && err == nil
+}
+
+// below is match for what lies in a directory that is not matched itself: where no
+// pattern takes back what others match, the directories above need no second look.
+func (m *matchers) below(dir string) func(p string) bool {
+	if dir == "" || len(m.patterns) == 0 || negated(m.patterns) {
+		return m.match
+	}
+	x, _ := m.pool.Get().(*patternmatcher.PatternMatcher)
+	defer m.pool.Put(x)
+	_, info, err := x.MatchesUsingParentResults(dir, patternmatcher.MatchInfo{})
+	if err != nil {
+		return m.match
+	}
 	return func(p string) bool {
-		m, _ := pool.Get().(*patternmatcher.PatternMatcher)
-		defer pool.Put(m)
-		ok, err := m.MatchesOrParentMatches(p)
+		x, _ := m.pool.Get().(*patternmatcher.PatternMatcher)
+		defer m.pool.Put(x)
+		ok, _, err := x.MatchesUsingParentResults(p, info)
 		return ok && err == nil
 	}
 }

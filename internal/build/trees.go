@@ -37,7 +37,7 @@ func (b *Builder) trees(ctx context.Context, layers []cache.Layer, emit solve.Si
 		if len(missing) == 0 {
 			return trees, nil
 		}
-		return b.unpack(ctx, layers, trees, missing, emit)
+		return b.unpack(ctx, unpacking{layers: layers, trees: trees, missing: missing}, emit)
 	})
 }
 
@@ -65,15 +65,24 @@ func (b *Builder) present(layers []cache.Layer) (trees []string, missing []int) 
 // can go to the worker at once (worker.maxFiles), and downloads besides.
 const maxUnpack = 200
 
+// unpacking is a stack of layers of which some are to be unpacked.
+type unpacking struct {
+	layers  []cache.Layer
+	trees   []string // of the layers that have one
+	missing []int    // numbers of the others
+	names   bool     // only their names: see snapshot.NamesTree
+}
+
 // unpack fetches and unpacks the missing layers, all at the same time.
-func (b *Builder) unpack(ctx context.Context, layers []cache.Layer, trees []string, missing []int, emit solve.Sink) ([]string, error) {
+func (b *Builder) unpack(ctx context.Context, u unpacking, emit solve.Sink) ([]string, error) {
+	layers, trees, missing := u.layers, u.trees, u.missing
 	if len(missing) > maxUnpack {
 		next := missing[maxUnpack]
-		below, err := b.unpack(ctx, layers[:next], trees[:next], missing[:maxUnpack], emit)
+		below, err := b.unpack(ctx, unpacking{layers[:next], trees[:next], missing[:maxUnpack], u.names}, emit)
 		if err != nil {
 			return nil, err
 		}
-		return b.unpack(ctx, layers, slices.Concat(below, trees[next:]), missing[maxUnpack:], emit)
+		return b.unpack(ctx, unpacking{layers, slices.Concat(below, trees[next:]), missing[maxUnpack:], u.names}, emit)
 	}
 	w, err := b.State.Worker(ctx)
 	if err != nil {
@@ -90,7 +99,7 @@ func (b *Builder) unpack(ctx context.Context, layers []cache.Layer, trees []stri
 	if err != nil {
 		return nil, err
 	}
-	req, total, err := unpackRequest(layers, trees)
+	req, total, err := unpackRequest(layers, trees, u.names)
 	if err != nil {
 		return nil, err
 	}
@@ -117,10 +126,10 @@ func (b *Builder) unpack(ctx context.Context, layers []cache.Layer, trees []stri
 // unpackRequest numbers the files in the order of the missing layers. The
 // compression is detected: media types are sometimes wrong, and the bytes are
 // verified anyway.
-func unpackRequest(layers []cache.Layer, trees []string) (r worker.UnpackRequest, total int64, err error) {
+func unpackRequest(layers []cache.Layer, trees []string, names bool) (r worker.UnpackRequest, total int64, err error) {
 	file := 0
 	for i, l := range layers {
-		u := worker.UnpackLayer{Tree: trees[i], DiffID: l.DiffID, Chain: cache.Chain(layers[:i+1])}
+		u := worker.UnpackLayer{Tree: trees[i], Names: names, DiffID: l.DiffID, Chain: cache.Chain(layers[:i+1])}
 		if trees[i] == "" {
 			if u.Format, err = format(l.Blob.MediaType); err != nil {
 				return r, 0, fmt.Errorf("layer %s: %w", l.Blob.Digest, err)

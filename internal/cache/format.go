@@ -32,10 +32,11 @@ const keyVersion = "stacker key 1"
 type Layer struct {
 	DiffID digest.Digest `json:"diffID"`
 	Size   int64         `json:"size"` // of the uncompressed tar, in bytes; 0 where unknown
-	// Blob is the layer as its image has it; nil for layers made here, whose
+	// Blob is the layer as its image has it; nil for layers made here as trees, whose
 	// tar is made again from the tree when it is exported.
 	Blob *ocispec.Descriptor `json:"blob,omitempty"`
-	// Origin is the image that Blob belongs to: "docker://…" or "oci:/path:tag".
+	// Origin is the image that Blob belongs to: "docker://…" or "oci:/path:tag". Empty:
+	// the layer was made here, and the blob is in the state directory.
 	Origin    string    `json:"origin,omitempty"`
 	Insecure  bool      `json:"insecure,omitempty"`
 	CreatedBy string    `json:"createdBy,omitempty"` // history text of layers made here
@@ -50,6 +51,9 @@ type Layer struct {
 	// WithRoot: the tar has an entry for the root directory itself.
 	WithRoot bool `json:"withRoot,omitempty"`
 }
+
+// Packed tells whether the layer was made here, as a blob.
+func (l Layer) Packed() bool { return l.Blob != nil && l.Origin == "" }
 
 // Result is what a vertex produced: a stack of layers, or files from outside.
 type Result struct {

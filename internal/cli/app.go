@@ -111,7 +111,7 @@ func (a *app) close() error {
 // images finds base images.
 func (a *app) images(s *state.State) *source.Images {
 	clients := map[bool]source.Registry{}
-	return &source.Images{Blobs: s.Blobs, Local: s.Images, Registry: func(insecure bool) (source.Registry, error) {
+	return &source.Images{Blobs: s.Blobs, Local: s.Images, Short: userShortNames(), Registry: func(insecure bool) (source.Registry, error) {
 		if a.offline {
 			return &offline{s}, nil
 		}
@@ -129,6 +129,7 @@ func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx, a.trace), Offline: a.offline}, Now: a.now,
 		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts()},
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
+		Path: os.Getenv("PATH"),
 		SingleID: sync.OnceValue(func() bool {
 			p, err := a.plan()
 			return err == nil && p.Level.SingleID()

@@ -5,6 +5,7 @@ package cli_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io/fs"
 	"os"
@@ -24,6 +25,7 @@ type box struct {
 	noNew    bool     // allowPrivilegeEscalation: false
 	unmasked bool     // procMount: Unmasked
 	seccomp  any      // runtime-spec's form; nil: Unconfined
+	host     string   // its name; empty: "box"
 }
 
 // boxIDs is the first id outside of a box with a user namespace.
@@ -139,7 +141,7 @@ func (b box) config(dir string, args []string) object {
 		linux["seccomp"] = b.seccomp
 	}
 	return object{
-		"ociVersion": "1.0.2", "hostname": "box", "root": object{"path": "rootfs"}, "linux": linux,
+		"ociVersion": "1.0.2", "hostname": cmp.Or(b.host, "box"), "root": object{"path": "rootfs"}, "linux": linux,
 		"process": object{
 			"user": object{"uid": b.uid, "gid": b.uid}, "args": append([]string{"/usr/bin/stacker"}, args...), "cwd": "/work",
 			"env":          []string{"PATH=/usr/bin:/bin", "HOME=/work", "XDG_DATA_HOME=/state", "SOURCE_DATE_EPOCH=1700000000"},

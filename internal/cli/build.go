@@ -390,6 +390,9 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 	if kept != nil {
 		o.Shared = kept
 	}
+	var outputs *outputSet
+	var e *export.Layout
+	o.Part = func(t *graph.Target, res cache.Result) { r.early(outputs, e, t, res.Layers) }
 	r.solver = solve.New(o)
 	out, err := r.layout(ctx)
 	if err != nil {
@@ -404,18 +407,18 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 	defer release()
 	exporter := r.app.exporter(s, b, r.display.Handle)
 	exporter.Near = out.Blobs()
-	e := &export.Layout{
+	e = &export.Layout{
 		Exporter: exporter, Layout: out, Dir: r.app.settings.ociDir, Results: r.solver.Result,
 		Layers: r.options.layers.options(), Archives: r.options.layers.archives,
 	}
-	outputs, err := r.outputs(ctx, exporter)
-	if err != nil {
+	if outputs, err = r.outputs(ctx, exporter); err != nil {
 		return err
 	}
 	err = r.solver.Solve(ctx, r.graph, func(ctx context.Context, t *graph.Target, res cache.Result) error {
 		if err := b.ImportsCopy(ctx, t.Vertex, r.solver.Result, r.story.tell); err != nil || t.BuildOnly {
 			return err
 		}
+		r.early(outputs, e, t, res.Layers) // others may still be built
 		if err := e.Image(ctx, t); err != nil {
 			return err
 		}
@@ -445,6 +448,9 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 			return err
 		}
 	}
+	with.shareMounts(ctx, kept, b, func(text string) {
+		r.display.Handle(solve.Event{Kind: solve.Note, Level: solve.Warning, Text: text, Time: time.Now()})
+	})
 	end()
 	r.story.end(r.graph, r.options.layers.archives, before, tags(out))
 	return s.Sync()

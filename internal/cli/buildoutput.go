@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/graph"
 )
@@ -37,15 +38,30 @@ func (r *buildRun) addOutput(ctx context.Context, outputs *outputSet, t *graph.T
 	if err != nil {
 		return err
 	}
-	tags, err := r.options.output.names()
-	if err != nil {
-		return err
-	}
-	names, err := namesOf(tags, t.Name, len(r.images()) == 1)
+	names, err := r.names(t)
 	if err != nil {
 		return err
 	}
 	return outputs.Add(ctx, t.Name, names, inLayout, p)
+}
+
+// names are what the outputs call a stage.
+func (r *buildRun) names(t *graph.Target) ([]string, error) {
+	tags, err := r.options.output.names()
+	if err != nil {
+		return nil, err
+	}
+	return namesOf(tags, t.Name, len(r.images()) == 1)
+}
+
+// early tells the outputs what a stage that is being built begins with.
+func (r *buildRun) early(outputs *outputSet, in *export.Layout, t *graph.Target, layers []cache.Layer) {
+	if t.BuildOnly || !slices.Contains(r.images(), t) {
+		return
+	}
+	if names, err := r.names(t); err == nil { // else addOutput says why
+		outputs.early(names, export.Product{Name: t.Name, Layers: layers, Epoch: t.Config.SourceEpoch}, in)
+	}
 }
 
 // images are the targets that go to the outputs: those asked for.

@@ -62,6 +62,9 @@ func (a *app) copy(ctx context.Context, o copyOptions, source string, destinatio
 		if l.transport == inStore {
 			return fmt.Errorf("copy to %q: write docker://NAME, oci:DIRECTORY:TAG, oci-archive:FILE, docker-archive:FILE or dir:DIRECTORY; stacker pull copies into the local store", text)
 		}
+		if o.referrers && l.transport != inRegistry && l.transport != inLayout {
+			return fmt.Errorf("copy to %s: --referrers: only registries (docker://) and layouts (oci:) have a place for what refers to an image", text)
+		}
 		to = append(to, l)
 	}
 	if o.referrers && src.transport != inRegistry {
@@ -158,8 +161,7 @@ func (c *copying) referrers(ctx context.Context, l location, subject digest.Dige
 			err = c.push(ctx, l.ref, d, true)
 		case inLayout:
 			err = c.keep(ctx, l, d)
-		case inStore, inDockerArchive, inOCIArchive, inDir:
-			err = errors.New("--referrers: it has no place for them")
+		case inStore, inDockerArchive, inOCIArchive, inDir: // refused by copy
 		}
 		if err == nil {
 			err = c.app.say("Copied referrer %s\n", d.Digest)

@@ -41,6 +41,7 @@ func (a *app) dockerfileBase(ctx context.Context, s *stackerfile.Stage) (v graph
 		return v, nil, err
 	}
 	d.builder = a.builder(ctx, st)
+	d.builder.Images.Took = d.shortName
 	d.frontend.Engine = d
 	r, err := d.load(ctx)
 	if err != nil {

@@ -37,13 +37,16 @@ type dockerBuild struct {
 	context string // what the user named: a directory, -, or a URL; empty: none
 
 	mu    sync.Mutex
-	local map[digest.Digest]string // names of images of the local store, by their manifests
+	local map[digest.Digest]string // names of images of the local store and of short names, by their manifests
+	took  map[string]string        // what short names mean
 
 	frontend dockerfile.Options
 	temp     string // holds what came from the standard input
 	display  *progress.Display
 	builder  *build.Builder
 	solver   *solve.Solver
+
+	exporting bool // outputs may have been written to
 }
 
 // remote matches build contexts that are not of this machine.
@@ -79,6 +82,7 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	}
 	a.offline = shared.offline
 	d.builder = a.builder(ctx, s)
+	d.builder.Images.Took = d.shortName
 	if d.builder.Images.Pull, err = pullPolicy(o.pull); err != nil {
 		return err
 	}
@@ -168,6 +172,9 @@ func (d *dockerBuild) prepare(ctx context.Context) (err error) {
 func (d *dockerBuild) fromDirectory() error {
 	o := &d.frontend
 	info, err := os.Stat(d.context)
+	if err != nil && strings.Contains(d.context, "://") {
+		return fmt.Errorf("build context %s: URLs are https, http, ssh or git@HOST; what is on this machine is named by its path", d.context)
+	}
 	if err != nil {
 		return fmt.Errorf("build context: %w", err)
 	}
@@ -272,10 +279,7 @@ func (d *dockerBuild) namedContexts() error {
 		key := fmt.Sprintf("context-%d", i)
 		switch {
 		case strings.HasPrefix(value, "oci-layout://"):
-			dir, tag, ok := strings.Cut(strings.TrimPrefix(value, "oci-layout://"), ":")
-			if !ok {
-				tag = "latest"
-			}
+			dir, tag := layoutPlace(strings.TrimPrefix(value, "oci-layout://"))
 			abs, err := filepath.Abs(dir)
 			if err != nil {
 				return err
@@ -296,6 +300,20 @@ func (d *dockerBuild) namedContexts() error {
 	return nil
 }
 
+// layoutPlace parts DIRECTORY, DIRECTORY:TAG, DIRECTORY@DIGEST or both. The digest
+// says more than the tag.
+func layoutPlace(s string) (dir, name string) {
+	name = "latest"
+	dir, sum, hasDigest := strings.Cut(s, "@")
+	if i := strings.LastIndexByte(dir, ':'); i > strings.LastIndexByte(dir, '/') {
+		dir, name = dir[:i], dir[i+1:]
+	}
+	if hasDigest {
+		name = sum
+	}
+	return dir, name
+}
+
 // Image implements dockerfile.Engine.
 func (d *dockerBuild) Image(ctx context.Context, op graph.Image) (digest.Digest, []byte, error) {
 	p, err := d.builder.Probe(ctx, &graph.Vertex{Op: op}, nil, d.events)
@@ -303,19 +321,39 @@ func (d *dockerBuild) Image(ctx context.Context, op graph.Image) (digest.Digest,
 		return "", nil, err
 	}
 	found := p.Result.Image.Manifest.Digest
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.local == nil {
+		d.local = map[digest.Digest]string{}
+	}
 	if l := p.Result.Layers; len(l) > 0 && strings.HasPrefix(l[0].Origin, source.StorePrefix) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.local == nil {
-			d.local = map[digest.Digest]string{}
-		}
 		d.local[found] = op.Reference
+	} else if name, ok := d.took[op.Reference]; ok {
+		d.local[found] = name + "@" + string(found)
 	}
 	return found, p.Result.Image.Config, nil
 }
 
-// localName gives the name of an image of the local store in place of its digest,
-// by which no registry may have it.
+// shortName notes what a short name turned out to mean.
+func (d *dockerBuild) shortName(short, name, why string) {
+	d.mu.Lock()
+	if d.took == nil {
+		d.took = map[string]string{}
+	}
+	_, again := d.took[short]
+	d.took[short], _, _ = strings.Cut(name, "@")
+	d.mu.Unlock()
+	switch {
+	case again:
+	case d.display == nil:
+		fmt.Fprintln(d.app.std.Err, tookName(short, name, why))
+	default:
+		d.note(tookName(short, name, why))
+	}
+}
+
+// localName gives the name by which an image was found in place of its digest: no
+// registry may have one of the local store, and docker.io one that a short name means.
 func (d *dockerBuild) localName(ref string) string {
 	_, sum, _ := strings.Cut(ref, "@")
 	d.mu.Lock()
@@ -328,6 +366,9 @@ func (d *dockerBuild) localName(ref string) string {
 
 // ReadFile implements dockerfile.Engine.
 func (d *dockerBuild) ReadFile(ctx context.Context, v *graph.Vertex, name string, limit int64) ([]byte, error) {
+	if op, ok := v.Op.(graph.Context); ok {
+		return build.ReadLocal(op.Path, name, limit)
+	}
 	var r cache.Result
 	err := d.newSolver().Solve(ctx, &graph.Build{Targets: []*graph.Target{{Vertex: v}}},
 		func(_ context.Context, _ *graph.Target, got cache.Result) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/cache/shared"
 	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/export"
 	"build.stacker.dev/internal/frontend/dockerfile"
@@ -26,6 +27,7 @@ import (
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/solve"
+	"build.stacker.dev/internal/source"
 	"build.stacker.dev/internal/state"
 )
 
@@ -38,18 +40,47 @@ func (d *dockerBuild) build(ctx context.Context, s *state.State) error {
 	for _, w := range r.Warnings {
 		d.events(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: time.Now(), Text: fmt.Sprintf("%s: %s (%s)", w.Pos, w.Text, w.Rule)})
 	}
+	with, err := d.shared.cache.parse()
+	if err != nil {
+		return err
+	}
+	if d.app.offline {
+		with = with.local()
+	}
+	tags := d.shared.output.tags
+	err = d.attempt(ctx, s, r, with)
+	if !errors.Is(err, source.ErrLost) || ctx.Err() != nil || d.exporting && d.app.stdoutTaken {
+		return err
+	}
+	d.events(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: time.Now(), Text: fmt.Sprintf("%v: building again without shared results", err)})
+	if err := shared.Forget(s.Cache); err != nil {
+		return err
+	}
+	with.from, d.shared.output.tags = nil, tags
+	return d.attempt(ctx, s, r, with)
+}
+
+// attempt builds and exports. Where a shared cache does not give what it said it
+// had, the error is source.ErrLost.
+func (d *dockerBuild) attempt(ctx context.Context, s *state.State, r *dockerfile.Result, with sharing) error {
 	exporter := d.app.exporter(s, d.builder, d.events)
 	outputs, layouts, err := d.outputs(ctx, exporter)
 	if err != nil {
 		return err
 	}
-	err = d.solve(ctx, r, outputs, layouts)
+	kept, end := d.app.sharedCache(ctx, with, d.builder, d.events)
+	defer end()
+	err = d.solve(ctx, r, kept, outputs, layouts)
 	if cerr := outputs.Close(ctx, err); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return err
 	}
+	with.shareMounts(ctx, kept, d.builder, func(text string) {
+		d.events(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: time.Now(), Text: text})
+	})
+	end()
 	if err := s.Sync(); err != nil {
 		return err
 	}
@@ -94,26 +125,25 @@ func (d *dockerBuild) note(text string) {
 }
 
 // solve brings the images about and gives them to the outputs.
-func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, outputs *outputSet, layouts []layoutTag) error {
+func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, kept *shared.Cache, outputs *outputSet, layouts []layoutTag) error {
 	g := &graph.Build{}
 	for i := range r.Images {
 		g.Targets = append(g.Targets, &graph.Target{Name: imageName(r, i), Vertex: r.Images[i].Vertex})
 	}
 	results := make([]cache.Result, len(r.Images))
-	with, err := d.shared.cache.parse()
+	o := d.solverOptions()
+	names, err := d.shared.output.names()
 	if err != nil {
 		return err
 	}
-	if d.app.offline {
-		with = with.local()
+	o.Part = func(t *graph.Target, got cache.Result) {
+		outputs.early(names, export.Product{Name: t.Name, Layers: got.Layers}, nil)
 	}
-	o := d.solverOptions()
-	kept, end := d.app.sharedCache(ctx, with, d.builder, d.events)
-	defer end()
 	if kept != nil {
 		o.Shared = kept
 	}
 	d.solver = solve.New(o)
+	d.builder.Drafts = outputs.drafts(g)
 	err = d.solver.Solve(ctx, g, func(ctx context.Context, t *graph.Target, got cache.Result) (err error) {
 		for i := range g.Targets {
 			if g.Targets[i] == t {
@@ -125,6 +155,7 @@ func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, outputs *
 	if err != nil {
 		return err
 	}
+	d.exporting = true
 	var products []export.Product
 	for i, img := range r.Images {
 		p, err := export.NewProduct(imageName(r, i), img.Config, results[i].Layers, img.Epoch)
@@ -140,10 +171,6 @@ func (d *dockerBuild) solve(ctx context.Context, r *dockerfile.Result, outputs *
 	}
 	if len(outputs.outputs) == 0 {
 		return nil
-	}
-	names, err := d.shared.output.names()
-	if err != nil {
-		return err
 	}
 	return outputs.Add(ctx, "image", names, export.Outcome{}, products...)
 }

@@ -15,7 +15,10 @@ import (
 	"golang.org/x/term"
 
 	"build.stacker.dev/internal/build"
+	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/export"
+	"build.stacker.dev/internal/graph"
+	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry"
 	"build.stacker.dev/internal/solve"
@@ -125,6 +128,13 @@ func (a *app) openOutputs(ctx context.Context, o outputOptions, e *export.Export
 		return nil, err
 	}
 	set := &outputSet{app: a, options: o, specs: specs}
+	images := 0
+	for _, s := range specs {
+		if s.IsImage() {
+			images++
+		}
+	}
+	e.Several = images > 1
 	for _, s := range specs {
 		out, err := a.openOutput(ctx, s, e)
 		if err != nil {
@@ -162,6 +172,37 @@ func (s *outputSet) Add(ctx context.Context, target string, names []string, know
 	defer s.mu.Unlock()
 	s.results = append(s.results, r)
 	return nil
+}
+
+// early tells the outputs what a target that is being built begins with.
+func (s *outputSet) early(names []string, p export.Product, in *export.Layout) {
+	for _, out := range s.outputs {
+		if o, ok := out.(export.Early); ok && len(p.Layers) > 0 {
+			o.Early(names, p, in)
+		}
+	}
+}
+
+// drafts says which layers of a build go into images as they are, and how these want
+// them.
+func (s *outputSet) drafts(g *graph.Build) build.Drafts {
+	files := false // some output is no image of tar layers
+	var want *export.LayerOptions
+	for _, spec := range s.specs {
+		archive := spec.Layers.Archive == "" || spec.Layers.Archive == image.Tar
+		files = files || spec.Type == export.Tar || spec.Type == export.Local || !archive
+		if spec.IsImage() && want == nil {
+			want = &spec.Layers
+		}
+	}
+	d := build.Drafts{Read: g.Read(func(*graph.Target) bool { return files }), Compression: compress.Gzip}
+	switch {
+	case want != nil && want.Compression != "":
+		d.Compression, d.Level = want.Compression, want.Level
+	case want == nil && len(s.specs) > 0: // nobody wants an image yet
+		d.Compression = compress.None
+	}
+	return d
 }
 
 // inStore tells whether the local store is one of the outputs.

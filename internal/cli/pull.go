@@ -103,16 +103,15 @@ func (a *app) pullOne(ctx context.Context, o pullOptions, s *state.State, e *exp
 	if err != nil {
 		return err
 	}
-	if l.transport == inStore {
-		l.transport = inRegistry
-		if l.ref, err = reference.Parse(name); err != nil {
-			return err
-		}
-	}
 	if err := a.say("Pulling %s...\n", name); err != nil {
 		return err
 	}
-	from, err := a.find(ctx, e, l, o.insecure)
+	var from found
+	if l.transport == inStore {
+		from, err = a.findNamed(ctx, e, &l, name, o.insecure)
+	} else {
+		from, err = a.find(ctx, e, l, o.insecure)
+	}
 	if err != nil {
 		return err
 	}
@@ -139,6 +138,45 @@ func (a *app) pullOne(ctx context.Context, o pullOptions, s *state.State, e *exp
 	}
 	return a.say("Pulled: %s\nSize: %s\n", d.Digest, progress.Bytes(size))
 }
+
+// findNamed finds an image in a registry by its plain name, and notes in l which one
+// that is. Of several that a short name may mean it is the first that there is.
+func (a *app) findNamed(ctx context.Context, e *export.Exporter, l *location, name string, insecure bool) (found, error) {
+	ref, err := reference.Parse(name)
+	if err != nil {
+		return found{}, err
+	}
+	candidates, why, err := userShortNames()(name)
+	if err != nil {
+		return found{}, err
+	}
+	if len(candidates) == 0 {
+		candidates = []string{ref.String()}
+	}
+	l.transport = inRegistry
+	var all error
+	for _, c := range candidates {
+		if l.ref, err = reference.Parse(c); err != nil {
+			return found{}, err
+		}
+		from, err := a.find(ctx, e, *l, insecure)
+		if err == nil && why != "" {
+			err = a.say("%s\n", tookName(name, c, why))
+		}
+		if err == nil || ctx.Err() != nil {
+			return from, err
+		}
+		if all == nil {
+			all = err
+		} else {
+			all = fmt.Errorf("%w; %w", all, err)
+		}
+	}
+	return found{}, all
+}
+
+// tookName says what a short name means.
+func tookName(short, name, why string) string { return fmt.Sprintf("%s is %s (%s)", short, name, why) }
 
 // bring copies an image into the local store: of an index what is wanted of it.
 func (a *app) bring(ctx context.Context, e *export.Exporter, from found, l location, o pullOptions) (ocispec.Descriptor, error) {

@@ -44,7 +44,46 @@ func registryOptions(insecure bool) registry.Options {
 // places reads, at the first need, the files in which podman, docker and containerd
 // have mirrors.
 func places(getenv func(string) string, home string) func(reference.Reference) ([]hosts.Place, error) {
-	load := sync.OnceValues(func() (*hosts.Config, error) {
+	load := hostsConfig(getenv, home)
+	return func(ref reference.Reference) ([]hosts.Place, error) {
+		c, err := load()
+		if err != nil {
+			return nil, err
+		}
+		return c.Places(ref)
+	}
+}
+
+// shortNames reads, at the first need, what podman takes for the meaning of a name
+// without a registry.
+func shortNames(getenv func(string) string, home string) func(name string) ([]string, string, error) {
+	load := hostsConfig(getenv, home)
+	return func(name string) ([]string, string, error) {
+		if !reference.IsShort(name) {
+			return nil, "", nil
+		}
+		c, err := load()
+		if err != nil {
+			return nil, "", err
+		}
+		m, err := c.ShortName(name)
+		var out []string
+		for _, r := range m.Candidates {
+			out = append(out, r.String())
+		}
+		return out, m.From, err
+	}
+}
+
+// userShortNames is shortNames of this user.
+func userShortNames() func(name string) ([]string, string, error) {
+	home, _ := os.UserHomeDir() // none: no files of the user
+	return shortNames(os.Getenv, home)
+}
+
+// hostsConfig reads the files once.
+func hostsConfig(getenv func(string) string, home string) func() (*hosts.Config, error) {
+	return sync.OnceValues(func() (*hosts.Config, error) {
 		o := hosts.Options{HostDirs: []string{"/etc/docker/certs.d", "/etc/containerd/certs.d"}}
 		system := "/etc/containers/registries.conf"
 		file, dirs := system, []string{system + ".d"}
@@ -63,15 +102,27 @@ func places(getenv func(string) string, home string) func(reference.Reference) (
 			more, _ := filepath.Glob(filepath.Join(dir, "*.conf")) // sorted; the pattern is right
 			o.Registries = append(o.Registries, more...)
 		}
+		if recorded := recordedAliases(getenv, home); recorded != "" {
+			o.Registries = append(o.Registries, recorded)
+		}
 		return hosts.Load(o)
 	})
-	return func(ref reference.Reference) ([]hosts.Place, error) {
-		c, err := load()
-		if err != nil {
-			return nil, err
-		}
-		return c.Places(ref)
+}
+
+// recordedAliases is the file in which podman keeps what its user chose. It counts
+// more than the others.
+func recordedAliases(getenv func(string) string, home string) string {
+	const name = "containers/short-name-aliases.conf"
+	if os.Geteuid() == 0 {
+		return filepath.Join("/var/cache", name)
 	}
+	if dir := getenv("XDG_CACHE_HOME"); dir != "" {
+		return filepath.Join(dir, name)
+	}
+	if home == "" {
+		return ""
+	}
+	return filepath.Join(home, ".cache", name)
 }
 
 // keychain reads the files in which docker and podman keep credentials, the most

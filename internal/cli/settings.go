@@ -26,7 +26,7 @@ import (
 var progressModes = []string{"auto", "tty", "plain", "rawjson", "quiet", "none"}
 
 // storageTypes are the values of --storage-type, the default first.
-var storageTypes = []string{snapshot.Auto, snapshot.Overlay, snapshot.Btrfs, snapshot.Native}
+var storageTypes = []string{snapshot.Auto, snapshot.Overlay, snapshot.Btrfs, snapshot.Native, snapshot.Fuse}
 
 // settings are the global flags, completed from the config file and the environment.
 type settings struct {

@@ -28,8 +28,8 @@ import (
 type cacheOptions struct{ from, to []string }
 
 func (o *cacheOptions) flags(f *pflag.FlagSet) {
-	f.StringArrayVar(&o.from, "cache-from", nil, "use what others built: type=registry,ref=HOST/NAME or type=local,src=DIRECTORY (may be repeated)")
-	f.StringArrayVar(&o.to, "cache-to", nil, "let others use what is built: type=registry,ref=HOST/NAME[,mode=max] or type=local,dest=DIRECTORY[,mode=max] (may be repeated)")
+	f.StringArrayVar(&o.from, "cache-from", nil, "use what others built: type=registry,ref=HOST/NAME[,mounts=ID] or type=local,src=DIRECTORY[,mounts=ID] (may be repeated)")
+	f.StringArrayVar(&o.to, "cache-to", nil, "let others use what is built: type=registry,ref=HOST/NAME[,mode=max][,mounts=ID] or type=local,dest=DIRECTORY[,…] (may be repeated)")
 }
 
 // cacheSpec is one --cache-from or --cache-to.
@@ -37,8 +37,18 @@ type cacheSpec struct {
 	dir      string              // of type=local, absolute
 	ref      reference.Reference // of type=registry
 	insecure bool
-	all      bool // mode=max
+	all      bool     // mode=max
+	mounts   []string // ids of cache mounts
 }
+
+// cachePlace is where a cacheSpec leads.
+type cachePlace struct {
+	dir      string
+	ref      reference.Reference
+	insecure bool
+}
+
+func (s cacheSpec) place() cachePlace { return cachePlace{s.dir, s.ref, s.insecure} }
 
 // parseCacheSpec reads the text of a flag. local is the key of the directory: src or dest.
 func parseCacheSpec(flag, text, local string) (s cacheSpec, err error) {
@@ -70,12 +80,17 @@ func parseCacheSpec(flag, text, local string) (s cacheSpec, err error) {
 				return s, fmt.Errorf("mode is min or max, of --cache-to")
 			}
 			s.all = value == "max"
+		case "mounts":
+			if value == "" {
+				return s, errors.New("mounts=ID names a cache mount by its id, which is its target where it has none")
+			}
+			s.mounts = append(s.mounts, value)
 		case "insecure", "registry.insecure":
 			if s.insecure, err = strconv.ParseBool(value); err != nil {
 				return s, fmt.Errorf("%s is true or false", key)
 			}
 		default:
-			return s, fmt.Errorf("unknown key %q: there are type, ref, %s, mode and insecure", key, local)
+			return s, fmt.Errorf("unknown key %q: there are type, ref, %s, mode, mounts and insecure", key, local)
 		}
 	}
 	switch kind {
@@ -130,28 +145,29 @@ func (o *cacheOptions) parse() (s sharing, err error) {
 // sharedCache puts the shared cache together; nil where none is wanted. end waits
 // for what is still being kept.
 func (a *app) sharedCache(ctx context.Context, s sharing, b *build.Builder, sink solve.Sink) (c *shared.Cache, end func()) {
+	b.Mounts = nil
 	if len(s.from)+len(s.to) == 0 {
 		return nil, func() {}
 	}
 	clients := map[bool]*registry.Client{}
-	places := map[cacheSpec]shared.Place{} // one for both directions: what fails in one is not tried in the other
-	open := func(spec cacheSpec) shared.Place {
-		if spec.dir != "" {
-			return &shared.Layout{Dir: spec.dir}
+	places := map[cachePlace]shared.Place{} // one for both directions: what fails in one is not tried in the other
+	open := func(p cachePlace) shared.Place {
+		if p.dir != "" {
+			return &shared.Layout{Dir: p.dir}
 		}
-		if clients[spec.insecure] == nil {
-			o := registryOptions(spec.insecure)
+		if clients[p.insecure] == nil {
+			o := registryOptions(p.insecure)
 			o.Wait = impatient()
-			clients[spec.insecure] = registry.New(o)
+			clients[p.insecure] = registry.New(o)
 		}
-		return &shared.Registry{Client: clients[spec.insecure], Repository: spec.ref, Insecure: spec.insecure}
+		return &shared.Registry{Client: clients[p.insecure], Repository: p.ref, Insecure: p.insecure}
 	}
 	place := func(spec cacheSpec) shared.Place {
-		spec.all = false
-		if places[spec] == nil {
-			places[spec] = open(spec)
+		p := spec.place()
+		if places[p] == nil {
+			places[p] = open(p)
 		}
-		return places[spec]
+		return places[p]
 	}
 	note := func(level solve.Level, text string) {
 		sink(solve.Event{Kind: solve.Note, Level: level, Text: text, Time: a.now()})
@@ -159,11 +175,14 @@ func (a *app) sharedCache(ctx context.Context, s sharing, b *build.Builder, sink
 	o := shared.Options{Pack: b.Pack, Open: b.OpenLayer, Warn: func(text string) { note(solve.Warning, text) }}
 	for _, spec := range s.from {
 		o.From = append(o.From, place(spec))
+		o.MountsFrom = append(o.MountsFrom, shared.Mounts{Place: place(spec), IDs: spec.mounts})
 	}
 	for _, spec := range s.to {
 		o.To = append(o.To, shared.Target{Place: place(spec), Final: !spec.all})
+		o.MountsTo = append(o.MountsTo, shared.Mounts{Place: place(spec), IDs: spec.mounts})
 	}
 	c = shared.New(ctx, o)
+	b.Mounts = c
 	return c, sync.OnceFunc(func() {
 		if n := c.Wait(); n > 0 {
 			note(solve.Info, fmt.Sprintf("shared the results of %d steps", n))
@@ -172,6 +191,31 @@ func (a *app) sharedCache(ctx context.Context, s sharing, b *build.Builder, sink
 			_ = client.Close()
 		}
 	})
+}
+
+// shareMounts shares the cache mounts of a build that is done. An id that no step
+// has is a mistake of the user's.
+func (s sharing) shareMounts(ctx context.Context, c *shared.Cache, b *build.Builder, warn func(text string)) {
+	if c == nil {
+		return
+	}
+	c.Wait()
+	known := b.CacheMountIDs()
+	var asked []string
+	for _, spec := range slices.Concat(s.from, s.to) {
+		asked = append(asked, spec.mounts...)
+	}
+	slices.Sort(asked)
+	for _, id := range slices.Compact(asked) {
+		switch {
+		case slices.Contains(known, id):
+		case len(known) == 0:
+			warn(fmt.Sprintf("mounts=%s: no step of this build has a cache mount", id))
+		default:
+			warn(fmt.Sprintf("mounts=%s: no step of this build has a cache mount of this id: there are %s", id, strings.Join(known, ", ")))
+		}
+	}
+	b.SaveMounts(ctx)
 }
 
 // impatient waits between attempts, but not long: a build goes on without the

@@ -136,7 +136,8 @@ func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdServe serves a directory and sets URL to where: serve DIRECTORY. Requests for
-// /hang get no answer.
+// /hang get no answer; those for /pushed/N/REPOSITORY get one when the repository of the
+// registry has N blobs.
 func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: serve DIRECTORY")
@@ -149,6 +150,14 @@ func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 		w.mu.Unlock()
 		if r.URL.Path == hang {
 			<-r.Context().Done()
+			return
+		}
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/pushed/"); ok {
+			count, repo, _ := strings.Cut(rest, "/")
+			n, err := strconv.Atoi(count)
+			for err == nil && w.registry.Blobs(repo) < n && r.Context().Err() == nil {
+				time.Sleep(5 * time.Millisecond)
+			}
 			return
 		}
 		files.ServeHTTP(rw, r)

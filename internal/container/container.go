@@ -385,7 +385,7 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 	case err != nil:
 		return Exit{}, fmt.Errorf("%w (container's init: %s)", err, state)
 	case out.Err != "":
-		return Exit{}, &StartError{Text: out.Err, Errno: out.Errno}
+		return Exit{}, &StartError{Text: out.Err, Errno: out.Errno, Machine: out.Machine}
 	}
 	return Exit{
 		Code:   out.Code,
@@ -398,8 +398,9 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 
 // StartError says why a command could not be started, as "operation: error".
 type StartError struct {
-	Text  string
-	Errno syscall.Errno
+	Text    string
+	Errno   syscall.Errno
+	Machine uint16 // set where the command is for another machine: its e_machine (elf.h)
 }
 
 // Error implements error.

@@ -55,5 +55,5 @@ func WriteArchive(ctx context.Context, path string, out *os.File, docker bool, i
 // Blobs is a directory of blobs as a place that images are copied to. dir names it
 // in records.
 func (e *Exporter) Blobs(blobs *blob.Store, dir string) transfer.Destination {
-	return blobPlace{e, blobs, dir}
+	return blobPlace{e: e, blobs: blobs, dir: dir}
 }

@@ -201,7 +201,7 @@ func (e *Exporter) openLayout(ctx context.Context, s Spec) (Output, error) {
 	if err != nil {
 		dir = s.Dest
 	}
-	return &layoutOutput{e: e, spec: s, layout: l, place: blobPlace{e, l.Blobs(), dir}, release: release}, nil
+	return &layoutOutput{e: e, spec: s, layout: l, place: blobPlace{e: e, blobs: l.Blobs(), dir: dir}, release: release}, nil
 }
 
 // Add implements Output.

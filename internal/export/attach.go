@@ -97,7 +97,9 @@ func (e *Layout) Reattach(ctx context.Context, to Made, key string, mediaTypes .
 }
 
 // blobs is the layout as a place for blobs.
-func (e *Layout) blobs() blobPlace { return blobPlace{e.Exporter, e.Layout.Blobs(), e.Dir} }
+func (e *Layout) blobs() blobPlace {
+	return blobPlace{e: e.Exporter, blobs: e.Layout.Blobs(), dir: e.Dir}
+}
 
 // whole tells whether an artifact's blobs are there.
 func (e *Layout) whole(ctx context.Context, d ocispec.Descriptor) bool {

@@ -45,6 +45,9 @@ type Exporter struct {
 	Stdout *os.File
 	// Near are more blobs, of a layout, that may be copied; nil: none.
 	Near *blob.Store
+	// Several says that more than one output gets each image: a layer is then packed
+	// where all of them find it.
+	Several bool
 
 	packs sync.Mutex // one layer is packed at a time: it uses all cores
 }
@@ -75,8 +78,21 @@ func (e *Exporter) event(ctx context.Context, v solve.Vertex, do func() error) e
 		return do()
 	}
 	start := e.Now()
-	e.Events(solve.Event{Kind: solve.Started, Vertex: v, Time: start})
+	e.tell(solve.Event{Kind: solve.Started, Vertex: v, Time: start})
 	err := do()
+	e.tell(e.ended(ctx, v, start, err))
+	return err
+}
+
+// tell passes an event on.
+func (e *Exporter) tell(event solve.Event) {
+	if e.Events != nil {
+		e.Events(event)
+	}
+}
+
+// ended is the event of an end.
+func (e *Exporter) ended(ctx context.Context, v solve.Vertex, start time.Time, err error) solve.Event {
 	end := solve.Event{Kind: solve.Done, Vertex: v, Dur: e.Now().Sub(start)}
 	if err != nil {
 		end.Kind, end.Err = solve.Failed, err
@@ -84,8 +100,7 @@ func (e *Exporter) event(ctx context.Context, v solve.Vertex, do func() error) e
 			end.Err = context.Canceled
 		}
 	}
-	e.Events(end)
-	return err
+	return end
 }
 
 // platform is that of a config.

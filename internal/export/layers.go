@@ -43,7 +43,7 @@ func (e *Exporter) layer(ctx context.Context, p Product, l cache.Layer, tree str
 // own tells whether a step made the layer, here or on a machine that shares its
 // results: it is not of the base, which is taken as it is.
 func own(l cache.Layer) bool {
-	return l.Blob == nil || strings.HasPrefix(l.Origin, source.CachePrefix)
+	return l.Blob == nil || l.Packed() || strings.HasPrefix(l.Origin, source.CachePrefix)
 }
 
 // sameCompression tells whether a layer is compressed so, or cannot be compressed
@@ -141,22 +141,36 @@ func (e *Exporter) ownLayer(ctx context.Context, p Product, l cache.Layer, tree 
 	}
 	in := cache.Ingredients{{Name: "pack", Value: string(l.DiffID)}, {Name: "compression", Value: how}}
 	key := in.Key()
-	if r := e.State.Cache.Lookup(key); r != nil && len(r.Result.Layers) == 1 && r.Result.Layers[0].Blob != nil {
-		d := *r.Result.Layers[0].Blob
-		d.Annotations = nil
-		if done, err := e.kept(ctx, d, to); err != nil || done {
-			e.State.Cache.Touch(key, e.Now())
-			return d, err
-		}
+	if d, done, err := e.packed(ctx, key, to); err != nil || done {
+		return d, err
 	}
 	e.packs.Lock()
 	defer e.packs.Unlock()
-	d, err := e.makeLayer(ctx, p, l, tree, to, o)
+	// Another output may have packed it while this one waited.
+	d, done, err := e.packed(ctx, key, to)
+	if err != nil || done {
+		return d, err
+	}
+	d, err = e.makeLayer(ctx, p, l, tree, to, o)
 	if err != nil {
 		return d, err
 	}
 	l.Blob, l.Origin = &d, ""
 	return d, e.State.Cache.Put(&cache.Record{Step: "pack", Key: key, Created: e.Now(), Ingredients: in, Result: cache.Result{Layers: []cache.Layer{l}}})
+}
+
+// packed puts a layer into a place that was packed before, under a key.
+func (e *Exporter) packed(ctx context.Context, key cache.Key, to transfer.Destination) (d ocispec.Descriptor, done bool, err error) {
+	r := e.State.Cache.Lookup(key)
+	if r == nil || len(r.Result.Layers) != 1 || r.Result.Layers[0].Blob == nil {
+		return d, false, nil
+	}
+	d = *r.Result.Layers[0].Blob
+	d.Annotations = nil
+	if done, err = e.kept(ctx, d, to); done {
+		e.State.Cache.Touch(key, e.Now())
+	}
+	return d, done, err
 }
 
 // kept puts a layer that was packed before into a place, if it still is anywhere.
@@ -186,7 +200,7 @@ func (e *Exporter) makeLayer(ctx context.Context, p Product, l cache.Layer, tree
 	if l.Blob != nil {
 		size = l.Blob.Size
 	}
-	if m, ok := to.(transfer.Maker); ok && !(size <= smallLayer && spares(to)) {
+	if m, ok := to.(transfer.Maker); ok && !(size <= smallLayer && spares(to)) && !(e.Several && !keeps(to)) {
 		return m.Make(ctx, write)
 	}
 	store := e.store()
@@ -201,6 +215,18 @@ func (e *Exporter) makeLayer(ctx context.Context, p Product, l cache.Layer, tree
 func spares(to transfer.Destination) bool {
 	_, archive := to.(archivePlace)
 	return archive
+}
+
+// keeps tells whether other outputs find what is made in a place: in the state
+// directory, or in the layout at hand.
+func keeps(to transfer.Destination) bool {
+	switch p := to.(type) {
+	case *virtual:
+		return true
+	case blobPlace:
+		return p.blobs == p.e.State.Blobs || p.blobs == p.e.Near
+	}
+	return false
 }
 
 // pack writes the blob of a layer to a file.

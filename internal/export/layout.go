@@ -68,7 +68,7 @@ func (e *Layout) Image(ctx context.Context, t *graph.Target) error {
 
 // Put writes an image, of one or more platforms, but for its tag.
 func (e *Layout) Put(ctx context.Context, products ...Product) (Outcome, error) {
-	return e.Exporter.whole(ctx, products, blobPlace{e.Exporter, e.Layout.Blobs(), e.Dir}, Spec{Layers: e.Layers})
+	return e.Exporter.whole(ctx, products, e.blobs(), Spec{Layers: e.Layers})
 }
 
 // Outcome is what Image wrote for a target: of several images, the first.

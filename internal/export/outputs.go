@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/transfer"
@@ -21,7 +23,7 @@ import (
 func (e *Exporter) Open(ctx context.Context, s Spec) (Output, error) {
 	switch s.Type {
 	case Image:
-		return e.openImage(s)
+		return e.openImage(ctx, s)
 	case OCI, Docker:
 		if s.Directory {
 			return e.openLayout(ctx, s)
@@ -105,16 +107,18 @@ func (s Spec) references(given []string, d digest.Digest) ([]reference.Reference
 
 // imageOutput puts images into the local store and into registries.
 type imageOutput struct {
-	e    *Exporter
-	spec Spec
+	e       *Exporter
+	spec    Spec
+	uploads *uploads // nil without Push
 
 	mu    sync.Mutex
 	done  []Outcome
 	refs  [][]reference.Reference
-	works []*virtual // of registries: where the documents are
+	works []*virtual          // of registries: where the documents are
+	begun map[string]*virtual // by names: images under way
 }
 
-func (e *Exporter) openImage(s Spec) (Output, error) {
+func (e *Exporter) openImage(ctx context.Context, s Spec) (Output, error) {
 	if !s.Push && s.NoStore {
 		return nil, errors.New("store=false needs push=true: the image would be nowhere")
 	}
@@ -123,17 +127,62 @@ func (e *Exporter) openImage(s Spec) (Output, error) {
 			return nil, err
 		}
 	}
-	return &imageOutput{e: e, spec: s}, nil
+	o := &imageOutput{e: e, spec: s, begun: map[string]*virtual{}}
+	if s.Push {
+		o.uploads = e.newUploads(ctx, s.Insecure)
+	}
+	return o, nil
+}
+
+// work gives the virtual place of an image, which is the same from its first layer on.
+func (o *imageOutput) work(names []string) *virtual {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := strings.Join(o.spec.names(names), " ")
+	v := o.begun[key]
+	if v == nil {
+		v = newVirtual(o.e)
+		v.names = key
+		// A name that is wrong, or that only the image's digest makes, is seen to by Add.
+		if refs, err := o.spec.references(names, digest.FromString("")); o.spec.Push && err == nil && key != "" {
+			v.send(o.uploads, repositories(refs))
+		}
+		o.begun[key] = v
+	}
+	return v
+}
+
+// place is where an image's layers are made.
+func (o *imageOutput) place(v *virtual) transfer.Destination {
+	if o.spec.NoStore {
+		return v
+	}
+	return v.store
+}
+
+// Early implements Early.
+func (o *imageOutput) Early(names []string, p Product, in *Layout) {
+	v := o.work(names)
+	if len(v.repositories) == 0 {
+		return
+	}
+	o.uploads.layers(p, v, func(l cache.Layer) transfer.Destination {
+		if in == nil || !own(l) || !in.Layers.packs(o.spec.Layers) {
+			return o.place(v)
+		}
+		place := in.blobs()
+		place.tee = v.store.tee
+		return place
+	}, o.spec)
 }
 
 // Add implements Output. With Push, blobs are uploaded here, and tags set by Close.
 func (o *imageOutput) Add(ctx context.Context, names []string, products ...Product) (Outcome, error) {
-	v := newVirtual(o.e)
-	var to transfer.Destination = v
-	if !o.spec.NoStore {
-		to = o.e.store()
+	v := o.work(names)
+	for _, p := range products {
+		o.Early(names, p, nil) // layers go up side by side, and while others are packed
 	}
-	out, err := o.e.whole(ctx, products, to, o.spec)
+	out, err := o.e.whole(ctx, products, o.place(v), o.spec)
 	if err != nil {
 		return out, err
 	}
@@ -145,6 +194,7 @@ func (o *imageOutput) Add(ctx context.Context, names []string, products ...Produ
 		if len(refs) == 0 {
 			return out, errors.New("push=true needs a name: give --tag, or name= in the output")
 		}
+		o.uploads.wg.Wait()
 		if err := o.upload(ctx, v, refs, out.Image); err != nil {
 			return out, err
 		}
@@ -184,6 +234,9 @@ func (o *imageOutput) upload(ctx context.Context, from transfer.Source, refs []r
 
 // Close implements Output.
 func (o *imageOutput) Close(ctx context.Context, failed error) error {
+	if o.uploads != nil {
+		o.uploads.stop()
+	}
 	if failed != nil {
 		return nil
 	}

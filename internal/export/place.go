@@ -19,6 +19,8 @@ import (
 	"build.stacker.dev/internal/archive"
 	"build.stacker.dev/internal/blob"
 	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/transfer"
 )
 
@@ -26,12 +28,13 @@ import (
 type blobPlace struct {
 	e     *Exporter
 	blobs *blob.Store
-	dir   string // where it is: names its blobs in records
+	dir   string    // where it is: names its blobs in records
+	tee   *follower // sends what is made here while it is made; nil: nobody
 }
 
 // store is the blob store of the state directory.
 func (e *Exporter) store() blobPlace {
-	return blobPlace{e, e.State.Blobs, filepath.Join(e.State.Dir, "blobs")}
+	return blobPlace{e: e, blobs: e.State.Blobs, dir: filepath.Join(e.State.Dir, "blobs")}
 }
 
 // smallBlob is up to how many bytes a blob is read each time it is asked for.
@@ -91,13 +94,25 @@ func (b blobPlace) Make(_ context.Context, write func(*os.File) (ocispec.Descrip
 		return d, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	if d, err = write(w.File()); err != nil {
+	d, err = b.write(w.File(), write)
+	if err != nil {
 		return d, err
 	}
 	if err := w.CommitAs(d); err != nil {
 		return d, err
 	}
 	return d, b.written(d)
+}
+
+// write writes a blob, and lets those who send it follow.
+func (b blobPlace) write(f *os.File, write func(*os.File) (ocispec.Descriptor, error)) (ocispec.Descriptor, error) {
+	if b.tee == nil {
+		return write(f)
+	}
+	end := b.tee.follow(f)
+	d, err := write(f)
+	end(d, err)
+	return d, err
 }
 
 // written remembers a blob as it is now.
@@ -151,8 +166,11 @@ func (s streamPlace) Put(ctx context.Context, d ocispec.Descriptor, from transfe
 // goes to a registry is read from there, and not at all where the registry has it.
 // It is a transfer.Destination, and a transfer.Source of all that was put in.
 type virtual struct {
-	e     *Exporter
-	store blobPlace
+	e            *Exporter
+	store        blobPlace
+	names        string // of the image; tells one from the other
+	repositories []reference.Reference
+	uploads      *uploads // of the output; nil: nothing is pushed
 
 	mu        sync.Mutex
 	documents transfer.Bytes
@@ -163,6 +181,12 @@ func newVirtual(e *Exporter) *virtual {
 	return &virtual{e: e, store: e.store(), documents: transfer.Bytes{}, origins: map[digest.Digest]cache.Layer{}}
 }
 
+// send makes what is packed go to repositories while it is.
+func (v *virtual) send(u *uploads, repos []reference.Reference) {
+	v.uploads, v.repositories = u, repos
+	v.store.tee = &follower{u, repos}
+}
+
 // reference notes a layer of the base.
 func (v *virtual) reference(d ocispec.Descriptor, l cache.Layer) error {
 	v.mu.Lock()
@@ -171,9 +195,17 @@ func (v *virtual) reference(d ocispec.Descriptor, l cache.Layer) error {
 	return nil
 }
 
-// Has implements transfer.Destination: layers are looked for in the store.
+// Has implements transfer.Destination: layers are looked for in the store, in the
+// layout at hand, and where they shall go.
 func (v *virtual) Has(ctx context.Context, d ocispec.Descriptor) (bool, error) {
-	return v.store.Has(ctx, d)
+	has, err := v.store.Has(ctx, d)
+	if _, layer := image.ParseLayerType(d.MediaType); err != nil || has || !layer {
+		return has, err
+	}
+	if v.e.Near != nil && v.e.Near.Has(d) {
+		return true, nil
+	}
+	return v.uploads != nil && v.uploads.everywhere(ctx, d, v.repositories), nil
 }
 
 // Put implements transfer.Destination.
@@ -212,6 +244,9 @@ func (v *virtual) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 			return nil, err
 		}
 		return origin{v.e, l}.Open(ctx, d)
+	}
+	if v.e.Near != nil && !v.store.blobs.Has(d) {
+		return v.e.Near.Open(ctx, d)
 	}
 	return v.store.blobs.Open(ctx, d)
 }

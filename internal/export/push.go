@@ -20,19 +20,25 @@ import (
 // reference, if that has one.
 func (e *Exporter) Push(ctx context.Context, from transfer.Source, ref reference.Reference, d ocispec.Descriptor, insecure bool) error {
 	v := solve.Vertex{ID: "push " + ref.String(), Name: "push to " + ref.Name()}
-	o := registry.PushOptions{
-		Progress: func(b ocispec.Descriptor, done int64) {
-			if e.Events != nil {
-				e.Events(solve.Event{
-					Kind: solve.Progress, Vertex: v, Time: e.Now(), Item: "push " + b.Digest.Encoded()[:12], Current: done, Total: b.Size,
-				})
-			}
-		},
-	}
+	o := registry.PushOptions{Progress: func(b ocispec.Descriptor, done int64) { e.progress(v, b)(done) }}
 	if f, ok := from.(*virtual); ok {
 		o.MountFrom = func(b ocispec.Descriptor) []string { return f.mounts(b, ref) }
+		if f.uploads != nil {
+			o.Known = func(b ocispec.Descriptor) bool { return f.uploads.has(ref, b.Digest) }
+		}
 	}
 	return e.event(ctx, v, func() error { return e.Registry(insecure).Push(ctx, ref, d, from, o) })
+}
+
+// progress tells how much of a blob was sent. One without a digest is not known yet.
+func (e *Exporter) progress(v solve.Vertex, d ocispec.Descriptor) func(done int64) {
+	item := "push"
+	if d.Digest != "" {
+		item += " " + d.Digest.Encoded()[:12]
+	}
+	return func(done int64) {
+		e.tell(solve.Event{Kind: solve.Progress, Vertex: v, Time: e.Now(), Item: item, Current: done, Total: d.Size})
+	}
 }
 
 // mounts names the repository of the same registry from which a layer of the base

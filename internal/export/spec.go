@@ -78,6 +78,11 @@ func (o LayerOptions) algorithm() compress.Algorithm {
 	return o.Compression
 }
 
+// packs tells whether a layer made here comes out the same with other options.
+func (o LayerOptions) packs(p LayerOptions) bool {
+	return o.archive() == p.archive() && o.algorithm() == p.algorithm() && o.Level == p.Level
+}
+
 // Place says which document an annotation belongs to.
 type Place string
 

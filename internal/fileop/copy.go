@@ -95,7 +95,7 @@ func (k *copier) checkParent() error {
 	if err != nil {
 		return err
 	}
-	if _, err := k.Root.Lstat(path.Dir(p)); err != nil {
+	if _, err := k.at.Lstat(path.Dir(p)); err != nil {
 		return fmt.Errorf("copy to %s: %w", k.a.Dest, err)
 	}
 	return nil
@@ -192,6 +192,9 @@ func (k *copier) item(ctx context.Context, c *crew, i item, to string) (err erro
 			return err
 		}
 	}
+	if i.info.isRegular() && k.Draft != nil {
+		return k.Draft.add(to, &node{mode: unix.S_IFREG, copied: &copied{k, i}})
+	}
 	if i.info.isRegular() {
 		c.add(ctx, i, to)
 		return nil
@@ -215,13 +218,13 @@ func (k *copier) makeWay(i item, to string) error {
 	case i.info.isDir() && isDir(was):
 		return nil
 	case k.a.Replace:
-		err = k.Root.RemoveAll(to)
+		err = k.at.RemoveAll(to)
 	case i.info.isDir():
 		return fmt.Errorf("cannot copy to /%s: it is no directory", to)
 	case isDir(was):
 		return fmt.Errorf("cannot replace directory /%s with a file", to)
 	default:
-		err = k.Root.Remove(to)
+		err = k.at.Remove(to)
 	}
 	if err == nil {
 		k.forget(to, isDir(was))
@@ -252,7 +255,7 @@ func (k *copier) forget(p string, below bool) {
 func (k *copier) directory(i item, to string) error {
 	err := fs.ErrExist
 	if to != "." { // the root itself is there
-		err = k.Root.Mkdir(to, 0o700)
+		err = k.at.Mkdir(to, 0o700)
 	}
 	if err == nil {
 		k.fresh[to] = true
@@ -266,7 +269,7 @@ func (k *copier) directory(i item, to string) error {
 		return nil
 	}
 	if !i.asked {
-		return k.Root.Chmod(to, i.info.st.Mode&0o7777)
+		return k.at.Chmod(to, i.info.st.Mode&0o7777)
 	}
 	return k.attributes(i, to)
 }
@@ -279,11 +282,11 @@ func (k *copier) leaf(i item, to string) error {
 		if err != nil {
 			return err
 		}
-		if err := k.Root.Symlink(target, to); err != nil {
+		if err := k.at.Symlink(target, to); err != nil {
 			return err
 		}
 	case unix.S_IFIFO, unix.S_IFSOCK:
-		if err := k.Root.Mknod(to, i.info.kind()|0o600, 0); err != nil {
+		if err := k.at.Mknod(to, i.info.kind()|0o600, 0); err != nil {
 			return err
 		}
 	default:
@@ -308,7 +311,7 @@ func (k *copier) attributes(i item, to string) error {
 		}
 	}
 	if kind != unix.S_IFLNK {
-		if err := k.Root.Chmod(to, k.mode(i.info.st.Mode)); err != nil {
+		if err := k.at.Chmod(to, k.mode(i.info.st.Mode)); err != nil {
 			return err
 		}
 	}
@@ -319,7 +322,7 @@ func (k *copier) attributes(i item, to string) error {
 	if k.a.Time != nil {
 		return k.settime(to, k.a.Time)
 	}
-	return k.Root.Chtimes(to, i.info.st.Atim, i.info.st.Mtim)
+	return k.at.Chtimes(to, i.info.st.Atim, i.info.st.Mtim)
 }
 
 // mode gives the permission bits of a copy.
@@ -375,7 +378,9 @@ func (k *copier) xattrs(i item, to string) error {
 		if err != nil {
 			return err
 		}
-		_ = k.Root.Lsetxattr(to, as, v)
+		if err := k.at.Lsetxattr(to, as, v); errors.Is(err, ErrUndecided) {
+			return err
+		}
 	}
 	return nil
 }
@@ -416,7 +421,7 @@ func (k *copier) stampLater(i item, to string) {
 func (k *copier) stampAll() error {
 	for i := len(k.pending) - 1; i >= 0; i-- {
 		s := k.pending[i]
-		if err := k.Root.Chtimes(s.path, s.atime, s.mtime); err != nil {
+		if err := k.at.Chtimes(s.path, s.atime, s.mtime); err != nil {
 			return err
 		}
 	}

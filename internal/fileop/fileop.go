@@ -25,9 +25,27 @@ import (
 	"build.stacker.dev/internal/rootfs"
 )
 
-// Options are what Do works with.
+// Root is what actions change: a mounted root file system, which is a rootfs.Root, or
+// a Draft. Its methods are those of rootfs.Root; links are followed by the caller.
+type Root interface {
+	Lstat(name string) (unix.Stat_t, error)
+	Readlink(name string) (string, error)
+	ReadDir(name string) ([]rootfs.Dirent, error)
+	Mkdir(name string, perm uint32) error
+	Symlink(target, name string) error
+	Mknod(name string, mode uint32, dev uint64) error
+	Remove(name string) error
+	RemoveAll(name string) error
+	Lchown(name string, uid, gid int) error
+	Chmod(name string, mode uint32) error
+	Chtimes(name string, atime, mtime unix.Timespec) error
+	Lsetxattr(name, attr string, value []byte) error
+}
+
+// Options are what Do works with. Root or Draft is set.
 type Options struct {
 	Root     *rootfs.Root  // what is changed
+	Draft    *Draft        // what is changed, where there are no files yet
 	Inputs   map[int]*Tree // what copies read, by their number
 	SingleID bool          // files can have no other owner: it is recorded in an attribute
 	// Tree says that Root is no mounted overlay but one tree of its format, in which
@@ -37,7 +55,7 @@ type Options struct {
 
 // Do does the actions in order. After an error the root is half changed.
 func Do(ctx context.Context, o Options, actions []action.Action) error {
-	d := &doer{Options: o, dest: RootTree(o.Root)}
+	d := newDoer(o)
 	for _, a := range actions {
 		var err error
 		switch {
@@ -61,8 +79,16 @@ func Do(ctx context.Context, o Options, actions []action.Action) error {
 	return nil
 }
 
+func newDoer(o Options) *doer {
+	if o.Draft != nil {
+		return &doer{Options: o, at: o.Draft, dest: &Tree{look: o.Draft}}
+	}
+	return &doer{Options: o, at: o.Root, dest: RootTree(o.Root)}
+}
+
 type doer struct {
 	Options
+	at    Root // Draft or Root
 	dest  *Tree
 	plain bool // files belong to whoever makes them
 	buf   []byte
@@ -70,7 +96,7 @@ type doer struct {
 
 // look describes what is at a path of the root; a zero mode is nothing.
 func (d *doer) look(p string) (unix.Stat_t, error) {
-	st, err := d.Root.Lstat(p)
+	st, err := d.at.Lstat(p)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return unix.Stat_t{}, nil
 	}
@@ -89,13 +115,13 @@ func (d *doer) chown(p string, o owner, kind uint32) error {
 		return nil
 	}
 	if !d.SingleID || o == (owner{}) {
-		return d.Root.Lchown(p, int(o.uid), int(o.gid))
+		return d.at.Lchown(p, int(o.uid), int(o.gid))
 	}
 	if kind != unix.S_IFREG && kind != unix.S_IFDIR {
 		return nil
 	}
 	name, value := ownerAttribute(o.uid, o.gid)
-	return d.Root.Lsetxattr(p, name, value)
+	return d.at.Lsetxattr(p, name, value)
 }
 
 // mkdirs makes a directory and the parents that are missing. It returns what it
@@ -115,7 +141,7 @@ func (d *doer) mkdirs(p string, mode uint32, o *owner, t *int64) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Root.Mkdir(p, 0o700); err != nil {
+	if err := d.at.Mkdir(p, 0o700); err != nil {
 		return nil, err
 	}
 	return append(made, p), d.finish(p, unix.S_IFDIR, mode, o, t)
@@ -130,7 +156,7 @@ func (d *doer) finish(p string, kind, mode uint32, o *owner, t *int64) error {
 		return err
 	}
 	if kind != unix.S_IFLNK {
-		if err := d.Root.Chmod(p, mode&0o7777); err != nil {
+		if err := d.at.Chmod(p, mode&0o7777); err != nil {
 			return err
 		}
 	}
@@ -142,7 +168,7 @@ func (d *doer) settime(p string, t *int64) error {
 		return nil
 	}
 	ts := unix.NsecToTimespec(*t)
-	return d.Root.Chtimes(p, ts, ts)
+	return d.at.Chtimes(p, ts, ts)
 }
 
 func (d *doer) dir(a *action.Dir) error {
@@ -158,7 +184,7 @@ func (d *doer) dir(a *action.Dir) error {
 		_, err := d.mkdirs(p, a.Mode&0o777, o, a.Time)
 		return err
 	}
-	err = d.Root.Mkdir(p, 0o700)
+	err = d.at.Mkdir(p, 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -185,9 +211,15 @@ func (d *doer) file(a *action.File) error {
 		return &fs.PathError{Op: "make file", Path: "/" + p, Err: unix.EISDIR}
 	}
 	if st.Mode != 0 { // never written through
-		if err := d.Root.Remove(p); err != nil {
+		if err := d.at.Remove(p); err != nil {
 			return err
 		}
+	}
+	if d.Draft != nil {
+		if err := d.Draft.add(p, &node{mode: unix.S_IFREG | 0o600, data: a.Data, mtime: d.Draft.now}); err != nil {
+			return err
+		}
+		return d.finish(p, unix.S_IFREG, a.Mode&0o777, o, a.Time)
 	}
 	f, err := d.Root.OpenFile(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -209,7 +241,7 @@ func (d *doer) symlink(a *action.Symlink) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Root.Symlink(a.Target, p); err != nil {
+	if err := d.at.Symlink(a.Target, p); err != nil {
 		return err
 	}
 	return d.finish(p, unix.S_IFLNK, 0, o, a.Time)
@@ -239,7 +271,7 @@ func (d *doer) remove(a *action.Remove) error {
 		if st.Mode == 0 && !a.AllowNone {
 			return notExist("remove", strings.TrimPrefix(p, "/"))
 		}
-		if err := d.Root.RemoveAll(p); err != nil {
+		if err := d.at.RemoveAll(p); err != nil {
 			return fmt.Errorf("remove /%s: %w", p, err)
 		}
 	}

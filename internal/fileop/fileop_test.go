@@ -79,7 +79,8 @@ func TestLookupUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	d := &doer{Options: Options{Root: root}, dest: RootTree(root), plain: true}
+	d := newDoer(Options{Root: root})
+	d.plain = true
 	for name, text := range map[string]string{
 		"/etc/passwd": "root:x:0:0::/root:/bin/sh\nbroken\napp:x:10:20::/home/app:/bin/sh\nhuge:x:99999999999:1::/:\n",
 		"/etc/group":  "root:x:0:\nother:x:30:app,x\nthird:x:31:appx\n",

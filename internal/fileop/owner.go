@@ -5,6 +5,7 @@ package fileop
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/fileop/action"
+	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/layer/record"
 	"build.stacker.dev/internal/rootfs"
 )
@@ -37,7 +39,7 @@ func (d *doer) owner(a *action.Owner) (*owner, error) {
 	if u := a.User; u != nil {
 		o.uid, o.gid = u.Number, u.Number
 		if u.Name != "" {
-			found, _, err := find(d.Root, passwdFile, u.Name)
+			found, err := d.account(passwdFile, u.Name)
 			if err != nil {
 				return nil, err
 			}
@@ -47,7 +49,7 @@ func (d *doer) owner(a *action.Owner) (*owner, error) {
 	if g := a.Group; g != nil {
 		o.gid = g.Number
 		if g.Name != "" {
-			found, _, err := find(d.Root, groupFile, g.Name)
+			found, err := d.account(groupFile, g.Name)
 			if err != nil {
 				return nil, err
 			}
@@ -82,6 +84,52 @@ func find(root *rootfs.Root, file, name string) (out account, ok bool, err error
 	return out, ok, err
 }
 
+// account is find in what is changed.
+func (d *doer) account(file, name string) (out account, err error) {
+	if d.Draft == nil {
+		out, _, err = find(d.Root, file, name)
+		return out, err
+	}
+	data, err := d.draftFile(file)
+	if err != nil {
+		return out, err
+	}
+	found := false
+	err = lines(bytes.NewReader(data), file, func(a account) {
+		if !found && a.name == name {
+			out, found = a, true
+		}
+	})
+	return out, err
+}
+
+// draftFile reads /etc/passwd or /etc/group of a draft; a missing file is empty.
+func (d *doer) draftFile(file string) ([]byte, error) {
+	p, err := d.dest.resolve(file, true)
+	if err != nil {
+		return nil, err
+	}
+	at, err := d.Draft.find(p)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case at.node != nil && at.node.mode&unix.S_IFMT == unix.S_IFREG && at.node.copied == nil:
+		return at.node.data, nil
+	case at.node != nil, at.mode()&unix.S_IFMT != unix.S_IFREG, !layer.WithContent(p):
+		return nil, fmt.Errorf("%s: %w", file, ErrUndecided)
+	}
+	at.in.mu.Lock()
+	defer at.in.mu.Unlock()
+	f, err := at.in.base.Root(at.found.Layer).OpenFile(p, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxUsers))
+}
+
 // accounts reads the lines of a file that have an id; others are passed over.
 func accounts(root *rootfs.Root, file string, f func(account)) error {
 	r, err := root.OpenFile(file, unix.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -92,10 +140,14 @@ func accounts(root *rootfs.Root, file string, f func(account)) error {
 		return err
 	}
 	defer r.Close()
-	lines := bufio.NewScanner(io.LimitReader(r, maxUsers))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		w := strings.Split(strings.TrimSpace(lines.Text()), ":")
+	return lines(io.LimitReader(r, maxUsers), file, f)
+}
+
+func lines(r io.Reader, file string, f func(account)) error {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		w := strings.Split(strings.TrimSpace(s.Text()), ":")
 		if len(w) < 3 {
 			continue
 		}
@@ -116,7 +168,7 @@ func accounts(root *rootfs.Root, file string, f func(account)) error {
 		}
 		f(a)
 	}
-	if err := lines.Err(); err != nil {
+	if err := s.Err(); err != nil {
 		return fmt.Errorf("read %s: %w", file, err)
 	}
 	return nil

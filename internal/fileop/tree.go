@@ -22,12 +22,20 @@ import (
 // Tree is what a copy reads from: a root file system, or a listed local tree.
 // Paths are clean and relative; the root is ".".
 type Tree struct {
-	root *rootfs.Root // nil: only the list can be asked
+	root *rootfs.Root // nil: only the list, or look, can be asked
+	look looker       // of what is not listed: root, or a Draft
 	// Of a listed tree; nil: all that is below root.
 	entries  map[string]*localtree.Entry
 	children map[string][]string
 	kept     string // of a listed file: its name below root, whatever it is called here
 	marked   bool   // see LayerTree
+}
+
+// looker tells what there is.
+type looker interface {
+	Lstat(name string) (unix.Stat_t, error)
+	Readlink(name string) (string, error)
+	ReadDir(name string) ([]rootfs.Dirent, error)
 }
 
 // info describes one file.
@@ -42,12 +50,12 @@ func (i info) isDir() bool     { return i.kind() == unix.S_IFDIR }
 func (i info) isRegular() bool { return i.kind() == unix.S_IFREG }
 
 // RootTree is everything below root.
-func RootTree(root *rootfs.Root) *Tree { return &Tree{root: root} }
+func RootTree(root *rootfs.Root) *Tree { return &Tree{root: root, look: root} }
 
 // LayerTree is everything below root, which is no mounted overlay but one tree of
 // its format: some attributes are its marks, and those that are called like marks
 // have other names.
-func LayerTree(root *rootfs.Root) *Tree { return &Tree{root: root, marked: true} }
+func LayerTree(root *rootfs.Root) *Tree { return &Tree{root: root, look: root, marked: true} }
 
 // ListTree is what is listed; entries are sorted by path. root, which may be nil,
 // is where the bytes are: of a file, which is listed as the entry "" and appears
@@ -81,7 +89,7 @@ func notExist(op, p string) error { return &fs.PathError{Op: op, Path: "/" + p, 
 // list says, without a look at it.
 func (t *Tree) stat(p string) (info, error) {
 	if t.entries == nil {
-		st, err := t.root.Lstat(p)
+		st, err := t.look.Lstat(p)
 		return info{st: st}, err
 	}
 	e := t.entries[p]
@@ -130,7 +138,7 @@ func (t *Tree) names(p string) ([]string, error) {
 	if t.entries != nil {
 		return t.children[p], nil
 	}
-	all, err := t.root.ReadDir(p)
+	all, err := t.look.ReadDir(p)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +152,7 @@ func (t *Tree) names(p string) ([]string, error) {
 
 func (t *Tree) readlink(p string) (string, error) {
 	if t.entries == nil {
-		return t.root.Readlink(p)
+		return t.look.Readlink(p)
 	}
 	if e := t.entries[p]; e != nil && e.IsSymlink() {
 		return e.Target, nil

@@ -37,6 +37,9 @@ func (k *copier) unpack(ctx context.Context, s source) (done bool, err error) {
 	if !isArchive(f) {
 		return false, nil
 	}
+	if k.Draft != nil {
+		return false, fmt.Errorf("unpack %s: %w", s.name, ErrUndecided)
+	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return false, err
 	}
@@ -82,7 +85,7 @@ func (k *copier) extract(ctx context.Context, f io.Reader, dest string) error {
 		return err
 	}
 	defer root.Close()
-	x := &extractor{doer: &doer{Options: Options{Root: root, SingleID: k.SingleID, Tree: k.Tree}}, owner: k.owner}
+	x := &extractor{doer: newDoer(Options{Root: root, SingleID: k.SingleID, Tree: k.Tree}), owner: k.owner}
 	return x.all(ctx, z)
 }
 
@@ -94,12 +97,12 @@ func Extract(ctx context.Context, f io.Reader, root *rootfs.Root) error {
 		return err
 	}
 	defer z.Close()
-	x := &extractor{doer: &doer{Options: Options{Root: root}, plain: true}}
+	x := &extractor{doer: newDoer(Options{Root: root})}
+	x.plain = true
 	return x.all(ctx, z)
 }
 
 func (x *extractor) all(ctx context.Context, z io.Reader) error {
-	x.dest = RootTree(x.Root)
 	r := tar.NewReader(z)
 	for n := 0; ; n++ {
 		h, err := r.Next()

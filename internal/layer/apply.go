@@ -31,8 +31,20 @@ type ApplyOptions struct {
 	// such need, and may wait until the trees are there.
 	Lower func() ([]string, error)
 
+	// NamesOnly leaves out what regular files hold and all of their attributes but
+	// the mode: the tree tells which names there are, where links lead and what
+	// directories are like. Of the files of WithContent all is there.
+	NamesOnly bool
+
 	Limits Limits
 }
+
+// WithContent tells whether a tree of names has all of the regular file at a place:
+// these say which owners have which names.
+func WithContent(name string) bool { return name == "etc/passwd" || name == "etc/group" }
+
+// ErrNamesOnly tells that a layer cannot be a tree of names.
+var ErrNamesOnly = errors.New("the layer cannot be told by its names")
 
 // Limits bound what a layer may hold; 0 is no limit.
 type Limits struct {

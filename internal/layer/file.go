@@ -43,6 +43,9 @@ func (a *applier) file(ctx context.Context, hdr *tar.Header, at spot) error {
 	case tar.TypeDir:
 		return a.directory(hdr, at)
 	case tar.TypeLink:
+		if a.opt.NamesOnly && WithContent(at.path()) {
+			return ErrNamesOnly
+		}
 		return a.hardlink(hdr, at)
 	}
 	d, err := a.dir(at.place)
@@ -219,6 +222,13 @@ func (a *applier) setXattr(fd int, name, value string) error {
 func (a *applier) regular(ctx context.Context, hdr *tar.Header, d *rootfs.Dir, at spot) error {
 	mode := uint32(hdr.Mode) & modeBits
 	perm := mode & permBits
+	if a.opt.NamesOnly && !WithContent(at.path()) {
+		fd, err := a.create(d, at, perm)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	}
 	xattrs := len(hdr.PAXRecords) > 0 || a.foreign(hdr)
 	if xattrs {
 		perm |= 0o200 // without capabilities, only a writable file takes attributes

@@ -19,6 +19,10 @@ type FlattenOptions struct {
 	// writes to. Without it the files are copies, which share their content where
 	// the file system can do that (FICLONE).
 	Link bool
+
+	// Apart takes only what has several names in one of the trees, as files of their
+	// own, and the directories that lead there, in the form that they have there.
+	Apart bool
 }
 
 // Flatten fills the empty directory dir with what the overlay of the trees lower,
@@ -103,8 +107,27 @@ func (f *flattener) directory(level []int, name string) error {
 		if err := f.directory(m.dirs, place); err != nil {
 			return err
 		}
+		if !f.opt.Apart {
+			continue
+		}
+		if err := f.dropEmpty(place); err != nil {
+			return err
+		}
 	}
 	return f.attributes(level[0], name)
+}
+
+// dropEmpty removes the directory name of the result if nothing is in it.
+func (f *flattener) dropEmpty(name string) error {
+	d, leaf, err := f.to.OpenParent(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Remove(leaf); !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
 
 // files makes the files of a merged directory and lists its names.
@@ -183,6 +206,9 @@ func opaqueAt(d *rootfs.Dir, name string) (bool, error) {
 }
 
 func (f *flattener) file(d *rootfs.Dir, name string, st *unix.Stat_t, out *rootfs.Dir) error {
+	if f.opt.Apart && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink < 2) {
+		return nil
+	}
 	if f.opt.Link {
 		err := out.Link(d, name, name)
 		if err == nil || !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EPERM) {
@@ -212,7 +238,7 @@ func (f *flattener) attributes(n int, name string) error {
 }
 
 func (f *flattener) conversion() conversion {
-	if f.opt.Link {
+	if f.opt.Link || f.opt.Apart {
 		return kept
 	}
 	return unescaped

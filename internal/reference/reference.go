@@ -103,6 +103,13 @@ func split(name string) (registry, repository string) {
 	return registry, repository
 }
 
+// IsShort reports whether a name leaves out the registry: what it means can be
+// configured, and is docker.io where nothing is.
+func IsShort(name string) bool {
+	first, _, found := strings.Cut(name, "/")
+	return !found || !looksLikeHost(first)
+}
+
 // looksLikeHost tells a registry from a namespace, as Docker does.
 func looksLikeHost(s string) bool {
 	return strings.ContainsAny(s, ".:[") || s == "localhost" || strings.ToLower(s) != s

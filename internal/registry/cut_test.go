@@ -33,7 +33,7 @@ func TestCutTransfers(t *testing.T) {
 	m := memory{}
 	d := m.put("a/b", data)
 	push := func(c *Client, host string) error {
-		return c.PutBlob(t.Context(), parse(t, host+"/a:v1"), d, openFrom(m, d))
+		return c.PutBlob(t.Context(), parse(t, host+"/a:v1"), d, openFrom(m, d), BlobOptions{})
 	}
 	pull := func(c *Client, host string) error {
 		got, err := readBlob(c, parse(t, host+"/a:v1"), d)

@@ -33,6 +33,7 @@ type host struct {
 	tokens    map[string]token         // by scopes
 	fetching  map[string]chan struct{} // by scopes; full while a token is being got
 	down      bool                     // it did not answer
+	whole     bool                     // it takes blobs in one request only
 }
 
 // hubAddress is where the API of docker.io is.

@@ -58,7 +58,7 @@ func everything(t *testing.T, s *registrytest.Server, opts Options) {
 	_ = c.Push(ctx, name, desc, m, PushOptions{})
 	for d, data := range m {
 		blob := ocispec.Descriptor{MediaType: "a/b", Digest: d, Size: int64(len(data))}
-		_ = c.PutBlob(ctx, name, blob, openFrom(m, blob), "other")
+		_ = c.PutBlob(ctx, name, blob, openFrom(m, blob), BlobOptions{MountFrom: []string{"other"}})
 	}
 	_ = c.PutManifest(ctx, name, desc.MediaType, m[desc.Digest])
 	_ = c.DeleteTag(ctx, name)

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -26,6 +28,9 @@ type Provider interface {
 type PushOptions struct {
 	// MountFrom returns repositories of the same registry that may have a blob.
 	MountFrom func(desc ocispec.Descriptor) []string
+	// Known reports whether the caller has seen to it that the repository has a blob;
+	// nil: it has not.
+	Known func(desc ocispec.Descriptor) bool
 	// Parallel is how many blobs go up at the same time; 4 when zero.
 	Parallel int
 	// Tags are given to the image besides that of the reference.
@@ -56,22 +61,47 @@ func (c *Client) Push(ctx context.Context, ref reference.Reference, desc ocispec
 	if err := t.walk(ctx, desc, 0); err != nil {
 		return fmt.Errorf("push %s: %w", ref, err)
 	}
-	if err := c.pushBlobs(ctx, ref, t.blobs, from, opts); err != nil {
+	if err := c.push(ctx, ref, t, from, opts); err != nil {
 		return fmt.Errorf("push %s: %w", ref, err)
+	}
+	return nil
+}
+
+// push uploads what was collected. A registry has a manifest only with all that it
+// names, and looks at that again when the manifest gets a name: where it has the last
+// one, nothing else is asked for, unless it finds then that something is gone.
+func (c *Client) push(ctx context.Context, ref reference.Reference, t *tree, from Provider, opts PushOptions) error {
+	r, err := c.repository(ref)
+	if err != nil {
+		return err
+	}
+	last := t.documents[len(t.documents)-1]
+	if r.hasManifest(ctx, last.desc) {
+		err := c.name(ctx, ref, last, opts.Tags)
+		var status *Error
+		if !errors.As(err, &status) || status.Status != http.StatusNotFound && status.Status != http.StatusBadRequest {
+			return err
+		}
+	}
+	if err := c.pushBlobs(ctx, ref, t.blobs, from, opts); err != nil {
+		return err
 	}
 	byDigest := ref
 	byDigest.Tag = ""
-	last := len(t.documents) - 1
-	for _, d := range t.documents[:last] {
+	for _, d := range t.documents[:len(t.documents)-1] {
 		if err := c.PutManifest(ctx, byDigest.WithDigest(d.desc.Digest), d.desc.MediaType, d.data); err != nil {
-			return fmt.Errorf("push %s: %w", ref, err)
+			return err
 		}
 	}
-	names := append([]string{ref.Tag}, opts.Tags...)
-	for _, tag := range names {
+	return c.name(ctx, ref, last, opts.Tags)
+}
+
+// name uploads a manifest under the tag of ref, or its digest, and under more tags.
+func (c *Client) name(ctx context.Context, ref reference.Reference, d document, more []string) error {
+	for _, tag := range append([]string{ref.Tag}, more...) {
 		ref.Tag = tag
-		if err := c.PutManifest(ctx, ref, desc.MediaType, t.documents[last].data); err != nil {
-			return fmt.Errorf("push %s: %w", ref, err)
+		if err := c.PutManifest(ctx, ref, d.desc.MediaType, d.data); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -158,6 +188,9 @@ func readManifest(ctx context.Context, desc ocispec.Descriptor, from Provider) (
 
 // pushBlobs uploads the blobs that the repository does not have.
 func (c *Client) pushBlobs(ctx context.Context, ref reference.Reference, blobs []ocispec.Descriptor, from Provider, opts PushOptions) error {
+	if opts.Known != nil {
+		blobs = slices.DeleteFunc(blobs, opts.Known)
+	}
 	missing, err := c.missing(ctx, ref, blobs, "pull,push") // the actions of uploads
 	if err != nil {
 		return err
@@ -166,17 +199,15 @@ func (c *Client) pushBlobs(ctx context.Context, ref reference.Reference, blobs [
 		opts.Parallel = defaultUploads
 	}
 	return each(ctx, opts.Parallel, missing, func(ctx context.Context, d ocispec.Descriptor) error {
-		var mounts []string
+		var o BlobOptions
 		if opts.MountFrom != nil {
-			mounts = opts.MountFrom(d)
+			o.MountFrom = opts.MountFrom(d)
 		}
-		return c.uploadBlob(ctx, ref, d, func(ctx context.Context) (io.ReadCloser, error) {
-			r, err := from.Open(ctx, d)
-			if err != nil || opts.Progress == nil {
-				return r, err
-			}
-			return &watched{ReadCloser: r, tell: func(done int64) { opts.Progress(d, done) }}, nil
-		}, mounts)
+		if opts.Progress != nil {
+			o.Progress = func(done int64) { opts.Progress(d, done) }
+		}
+		open := func(ctx context.Context) (io.ReadCloser, error) { return from.Open(ctx, d) }
+		return c.UploadBlob(ctx, ref, d, open, o)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,13 +96,30 @@ func TestPush(t *testing.T) {
 			if err := c.Push(t.Context(), to, d, m, PushOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			for _, r := range s.Requests() {
-				if r.Method != http.MethodHead && !(r.Method == http.MethodPut && strings.HasSuffix(r.Path, "/manifests/v1")) {
-					t.Errorf("pushing again does %s %s", r.Method, r.Path)
-				}
+			if got := methods(s.Requests()); got != "HEAD PUT" {
+				t.Errorf("pushing again does %s, want the tag alone", got)
+			}
+			// A registry that has lost a blob says so when the tag is written.
+			lost := slices.IndexFunc(layersOf(t, m, d), func(l ocispec.Descriptor) bool { return l.Size > 0 })
+			s.RemoveBlob("a/b", layersOf(t, m, d)[lost].Digest)
+			if err := c.Push(t.Context(), to, d, m, PushOptions{}); err != nil {
+				t.Errorf("push to a registry that has lost a blob: %v", err)
+			}
+			if _, ok := s.Blob("a/b", layersOf(t, m, d)[lost].Digest); !ok {
+				t.Error("the lost blob was not pushed again")
 			}
 		})
 	}
+}
+
+// layersOf gives the layers of an image.
+func layersOf(t *testing.T, m memory, d ocispec.Descriptor) []ocispec.Descriptor {
+	t.Helper()
+	doc, err := image.ParseManifest(m[d.Digest], d.MediaType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc.Layers
 }
 
 func TestPushIndex(t *testing.T) {
@@ -152,7 +170,7 @@ func TestMount(t *testing.T) {
 				s.Inject(registrytest.Fault{Times: 1, Match: func(r *http.Request) bool { return r.URL.Query().Has("mount") }, Answer: tt.answer})
 			}
 			open := openFrom(m, d)
-			if err := newClient(t, Options{}).PutBlob(t.Context(), ref(t, s, "a"), d, open, "a", "other"); err != nil {
+			if err := newClient(t, Options{}).PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{MountFrom: []string{"a", "other"}}); err != nil {
 				t.Fatal(err)
 			}
 			if _, ok := s.Blob("a", d.Digest); !ok {
@@ -240,7 +258,7 @@ func TestUploadFaults(t *testing.T) {
 			m := memory{}
 			d := m.put("a/b", bigLayer())
 			open := openFrom(m, d)
-			err := newClient(t, Options{ChunkSize: tt.chunk}).PutBlob(t.Context(), ref(t, s, "a"), d, open)
+			err := newClient(t, Options{ChunkSize: tt.chunk}).PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{})
 			_, stored := s.Blob("a", d.Digest)
 			switch {
 			case tt.want == "" && (err != nil || !stored):
@@ -290,7 +308,7 @@ func TestUploadSurvivesLostToken(t *testing.T) {
 		}})
 	open := openFrom(m, d)
 	c := newClient(t, Options{Credentials: credentials, ChunkSize: 1 << 20})
-	if err := c.PutBlob(t.Context(), ref(t, s, "a"), d, open); err != nil {
+	if err := c.PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if sent := accepted(s.Requests()); sent != d.Size {

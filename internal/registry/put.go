@@ -61,6 +61,23 @@ func (c *Client) PutManifest(ctx context.Context, ref reference.Reference, media
 	return r.enterReferrer(ctx, d.subject.Digest, d.descriptor)
 }
 
+// hasManifest asks for a manifest by its digest. A registry that does not answer as it
+// should has not: what follows will tell, and be patient.
+func (r *repository) hasManifest(ctx context.Context, d ocispec.Descriptor) bool {
+	req := &request{method: http.MethodHead, path: "manifests/" + string(d.Digest), header: acceptManifests(), scopes: r.pushScopes(), once: true}
+	resp, err := r.do(ctx, req)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		discard(resp)
+		resp, err = r.do(ctx, req) // it has said how it wants to be asked
+	}
+	if err != nil {
+		return false
+	}
+	discard(resp)
+	said := digest.Digest(resp.Header.Get("Docker-Content-Digest"))
+	return resp.StatusCode == http.StatusOK && (said == "" || said == d.Digest) && (resp.ContentLength < 0 || resp.ContentLength == d.Size)
+}
+
 // putManifest sends a document and returns the headers of the answer.
 func (r *repository) putManifest(ctx context.Context, name, mediaType string, data []byte) (http.Header, error) {
 	resp, err := r.do(ctx, &request{

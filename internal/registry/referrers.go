@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -116,8 +117,11 @@ func (r *repository) enterReferrer(ctx context.Context, subject digest.Digest, d
 }
 
 // updateReferrers changes the list that clients keep. The protocol has no lock and
-// no condition: of two processes that change one list at the same moment the last
-// one wins. Within this process they take turns, and what was written is read again.
+// no condition: of two processes that change one list at the same moment the last one
+// to write wins, and takes away what the other has written since it read. Within this
+// process they take turns. What was written is read again when everybody who has read
+// the list before it, and is as fast as this process, has written, too: then it stays,
+// for whoever reads later sees it.
 func (r *repository) updateReferrers(ctx context.Context, subject digest.Digest, change func([]ocispec.Descriptor) []ocispec.Descriptor) error {
 	unlock, err := r.host.lockToken(ctx, "referrers "+r.ref.Repository+" "+string(subject))
 	if err != nil {
@@ -125,6 +129,7 @@ func (r *repository) updateReferrers(ctx context.Context, subject digest.Digest,
 	}
 	defer unlock()
 	for range maxAttempts {
+		begin := r.client.opts.Now()
 		old, err := r.taggedReferrers(ctx, subject)
 		if err != nil {
 			return fmt.Errorf("list referrers of %s: %w", subject, err)
@@ -136,8 +141,17 @@ func (r *repository) updateReferrers(ctx context.Context, subject digest.Digest,
 		if err := r.putReferrers(ctx, subject, list); err != nil {
 			return err
 		}
+		if err := r.client.opts.Wait(ctx, settle(r.client.opts.Now().Sub(begin))); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("registry %s: the list of referrers of %s does not keep what is written to it", r.host.name, subject)
+}
+
+// settle is how long to wait until others have written who read before this process
+// did, which took some time for both.
+func settle(took time.Duration) time.Duration {
+	return min(max(4*took, 200*time.Millisecond), 5*time.Second)
 }
 
 // putReferrers writes the list that clients keep.

@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -118,6 +120,37 @@ func TestReferrersAtTheSameTime(t *testing.T) {
 	checkReferrers(t, c, to.String(), subject.Digest, "", all...)
 	if err := c.Attach(t.Context(), to, subject, m, PushOptions{}); err == nil {
 		t.Error("attached a manifest without a subject")
+	}
+}
+
+// TestReferrersLost has another process that read the list before this one wrote it, and
+// writes it afterwards: what it took away is put in again.
+func TestReferrersLost(t *testing.T) {
+	s := registrytest.New(t, registrytest.Options{})
+	to, m := ref(t, s, "a:v1"), memory{}
+	subject := m.putImage(t)
+	ours, theirs := m.putReferrer(t, subject, "text/plain", "ours"), m.putReferrer(t, subject, "text/plain", "theirs")
+	other := newClient(t, Options{})
+	if err := other.Attach(t.Context(), to, theirs, m, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	list, mediaType, ok := s.Manifest("a", referrersTag(subject.Digest))
+	if !ok {
+		t.Fatal("no list")
+	}
+	var waits []time.Duration
+	c := newClient(t, Options{Wait: func(_ context.Context, d time.Duration) error {
+		if waits = append(waits, d); len(waits) == 1 {
+			s.PutManifest("a", referrersTag(subject.Digest), mediaType, list)
+		}
+		return nil
+	}})
+	if err := c.Attach(t.Context(), to, ours, m, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkReferrers(t, c, to.String(), subject.Digest, "", theirs, ours)
+	if len(waits) != 2 || waits[0] < 200*time.Millisecond {
+		t.Errorf("it waited %v", waits)
 	}
 }
 

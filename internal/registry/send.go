@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"build.stacker.dev/internal/reference"
@@ -103,7 +104,7 @@ func (c *Client) sendOnce(ctx context.Context, h *host, req *request, target *ur
 	}
 	guard.start()
 	resp, err := h.transport.RoundTrip(hreq)
-	guard.stop()
+	guard.answered()
 	if err != nil {
 		err = guard.explain(ctx, err)
 		cancel(nil)
@@ -121,7 +122,12 @@ func newRequest(ctx context.Context, req *request, target *url.URL, guard *guard
 		if err != nil {
 			return nil, &finalError{err}
 		}
-		body = &guardedSource{ReadCloser: opened, guard: guard}
+		if f, ok := opened.(*fileBody); ok {
+			f.watch(guard)
+			body = f
+		} else {
+			body = &guardedSource{ReadCloser: opened, guard: guard}
+		}
 	}
 	hreq, err := http.NewRequestWithContext(ctx, req.method, target.String(), nil)
 	if err != nil {
@@ -148,10 +154,27 @@ func newRequest(ctx context.Context, req *request, target *url.URL, guard *guard
 type guard struct {
 	limit time.Duration
 	timer *time.Timer
+
+	mu     sync.Mutex
+	over   bool // the answer is there: nothing is sent any more
+	moving func() time.Duration
 }
 
+// newGuard makes a guard that is not started. What is sent by others than us says in
+// moving for how long it may be waited for now: not at all when it stands still.
 func newGuard(limit time.Duration, cancel context.CancelCauseFunc) *guard {
-	g := &guard{limit: limit, timer: time.AfterFunc(limit, func() { cancel(errStalled) })}
+	g := &guard{limit: limit}
+	g.timer = time.AfterFunc(limit, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.moving != nil && !g.over {
+			if d := g.moving(); d > 0 {
+				g.timer.Reset(d)
+				return
+			}
+		}
+		cancel(errStalled)
+	})
 	g.timer.Stop()
 	return g
 }
@@ -159,6 +182,24 @@ func newGuard(limit time.Duration, cancel context.CancelCauseFunc) *guard {
 func (g *guard) start() { g.timer.Reset(g.limit) }
 
 func (g *guard) stop() { g.timer.Stop() }
+
+// sending gives the other side some time to take what is sent, or to answer. It may
+// have answered before it has taken all.
+func (g *guard) sending(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.over {
+		g.timer.Reset(d)
+	}
+}
+
+// answered ends the time of sending.
+func (g *guard) answered() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.over = true
+	g.timer.Stop()
+}
 
 // explain returns errStalled for an error that the guard caused.
 func (g *guard) explain(ctx context.Context, err error) error {
@@ -183,9 +224,9 @@ func (s *guardedSource) Read(p []byte) (int, error) {
 	s.guard.stop()
 	n, err := s.ReadCloser.Read(p)
 	if err != nil {
-		s.guard.timer.Reset(answerFactor * s.guard.limit)
+		s.guard.sending(answerFactor * s.guard.limit)
 	} else {
-		s.guard.start()
+		s.guard.sending(s.guard.limit)
 	}
 	return n, err
 }

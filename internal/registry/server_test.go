@@ -170,7 +170,7 @@ func TestRealServerResumes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &upload{ctx: t.Context(), repo: r, desc: d, open: openFrom(m, d), chunk: 1 << 20}
+	u := &upload{ctx: t.Context(), repo: r, desc: d, open: openFrom(m, d), have: d.Size, whole: true, chunk: 1 << 20}
 	for range 3 {
 		if _, err := u.step(); err != nil {
 			t.Fatal(err)

@@ -89,6 +89,8 @@ func (c *Client) newTransport(config *tls.Config) *http.Transport {
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConnsPerHost:    maxIdlePerHost,
+		WriteBufferSize:        64 << 10,
+		ReadBufferSize:         64 << 10,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		// A blob is digested as it is sent; decoding it here would change it.

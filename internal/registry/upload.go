@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"build.stacker.dev/internal/image"
@@ -27,14 +28,22 @@ const (
 	fallbackChunk = 32 << 20
 )
 
+// BlobOptions configure PutBlob.
+type BlobOptions struct {
+	// MountFrom are repositories of the same registry from which the blob may be taken.
+	MountFrom []string
+	// Progress is told how many bytes were read so far; may be nil.
+	Progress func(done int64)
+}
+
 // PutBlob uploads a blob unless the repository has it. open opens its content from
-// the beginning, and may be called several times. mountFrom are repositories of the
-// same registry from which the blob may be taken.
+// the beginning, and may be called several times. A file, or what blob.Verify makes of
+// one, is sent as it is: the registry verifies it, or it is verified here afterwards.
 //
 // An upload that breaks off is continued where the registry says it stopped, or
 // begun anew where it does not say.
 func (c *Client) PutBlob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor,
-	open func(ctx context.Context) (io.ReadCloser, error), mountFrom ...string,
+	open func(ctx context.Context) (io.ReadCloser, error), opts BlobOptions,
 ) error {
 	if err := image.CheckDescriptor(desc); err != nil {
 		return fmt.Errorf("put blob: %w", err)
@@ -46,19 +55,19 @@ func (c *Client) PutBlob(ctx context.Context, ref reference.Reference, desc ocis
 	if has, err := r.hasBlob(ctx, desc, r.pushScopes()); err != nil || has {
 		return err
 	}
-	return c.uploadBlob(ctx, ref, desc, open, mountFrom)
+	return c.UploadBlob(ctx, ref, desc, open, opts)
 }
 
-// uploadBlob uploads a blob that the repository does not have.
-func (c *Client) uploadBlob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor,
-	open func(ctx context.Context) (io.ReadCloser, error), mountFrom []string,
+// UploadBlob is PutBlob for a blob that the repository is known not to have.
+func (c *Client) UploadBlob(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor,
+	open func(ctx context.Context) (io.ReadCloser, error), opts BlobOptions,
 ) error {
 	r, err := c.repository(ref)
 	if err != nil {
 		return err
 	}
-	u := &upload{ctx: ctx, repo: r, desc: desc, open: open, chunk: c.opts.ChunkSize}
-	if err := u.run(mountFrom); err != nil {
+	u := &upload{ctx: ctx, repo: r, desc: desc, open: open, have: desc.Size, whole: true, chunk: c.opts.ChunkSize, tell: opts.Progress}
+	if err := u.run(opts.MountFrom); err != nil {
 		return fmt.Errorf("put blob %s: %w", desc.Digest, err)
 	}
 	return nil
@@ -68,13 +77,20 @@ func (c *Client) uploadBlob(ctx context.Context, ref reference.Reference, desc o
 type upload struct {
 	ctx      context.Context //nolint:containedctx // that of the call of PutBlob
 	repo     *repository
-	desc     ocispec.Descriptor
+	desc     ocispec.Descriptor // not known before whole
 	open     func(ctx context.Context) (io.ReadCloser, error)
+	growing  Growing  // what is still being made; nil: nothing is
+	have     int64    // how many bytes of the content there are
+	whole    bool     // that is all of it
+	alone    bool     // the registry does not take the content in several requests
 	location *url.URL // where the next request goes; nil before the upload has begun
 	offset   int64    // how much the registry has
+	least    int64    // least bytes of a request that is not the last one
 	chunk    int64    // most bytes of one request; no bound when zero
 	failed   int      // attempts since the last progress
 	resumed  bool     // it did not come in one go
+	trusted  bool     // some of the content was sent without being looked at
+	tell     func(done int64)
 }
 
 // run uploads the blob; every failure that may pass is tried again.
@@ -104,18 +120,22 @@ func (u *upload) run(mountFrom []string) error {
 
 // step does the next request of the upload.
 func (u *upload) step() (done bool, err error) {
+	if err := u.more(); err != nil {
+		return false, err
+	}
 	switch {
 	case u.location == nil:
-		if u.failed > 0 {
-			// The answer to the last request may be all that was lost.
+		if u.whole && (u.failed > 0 || u.growing != nil) {
+			// The answer to the last request may be all that was lost. Of what is made
+			// now the digest was not known before.
 			if has, err := u.repo.hasBlob(u.ctx, u.desc, u.repo.pushScopes()); err != nil || has {
 				return has, err
 			}
 		}
 		return false, u.begin(u.repo.pushScopes(), nil)
-	case u.offset == 0 && u.desc.Size <= smallBlob:
-		return true, u.finish(u.desc.Size)
-	case u.offset < u.desc.Size:
+	case u.whole && u.offset == 0 && u.have <= smallBlob:
+		return true, u.finish(u.have)
+	case u.offset < u.have:
 		return false, u.patch()
 	}
 	return true, u.finish(0)
@@ -160,6 +180,7 @@ func (u *upload) begin(scopes []string, query url.Values) error {
 	case http.StatusAccepted:
 		defer discard(resp)
 		u.offset = 0
+		u.least, _ = strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64)
 		return u.moveTo(resp)
 	}
 	return &finalError{statusError(resp, u.repo.host.name)}
@@ -188,12 +209,12 @@ func (u *upload) moveTo(resp *http.Response) error {
 
 // patch sends the next piece, which is all that is left unless there is a bound.
 func (u *upload) patch() error {
-	size := u.desc.Size - u.offset
+	size := u.have - u.offset
 	if u.chunk > 0 {
-		size = min(size, u.chunk)
+		size = min(size, max(u.chunk, u.least))
 	}
 	header := http.Header{"Content-Type": {"application/octet-stream"}}
-	if u.offset > 0 || size < u.desc.Size {
+	if u.offset > 0 || size < u.have || !u.whole {
 		header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.offset+size-1))
 	}
 	resp, err := u.repo.do(u.ctx, &request{method: http.MethodPatch, url: u.location, header: header, scopes: u.repo.pushScopes(),
@@ -229,41 +250,7 @@ func (u *upload) finish(size int64) error {
 		return statusError(resp, u.repo.host.name)
 	}
 	discard(resp)
-	return nil
-}
-
-// section opens a part of the content.
-func (u *upload) section(offset, size int64) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) {
-		r, err := u.open(u.ctx)
-		if err != nil {
-			return nil, err
-		}
-		if err := skipTo(r, offset); err != nil {
-			_ = r.Close()
-			return nil, fmt.Errorf("read content at %d: %w", offset, err)
-		}
-		return &section{Reader: io.LimitReader(r, size), Closer: r}, nil
-	}
-}
-
-// errNoSeek is returned by content that can only be read.
-var errNoSeek = errors.New("cannot seek")
-
-// skipTo passes over the first offset bytes of content that was just opened.
-func skipTo(r io.Reader, offset int64) error {
-	if s, ok := r.(io.Seeker); ok {
-		if _, err := s.Seek(offset, io.SeekStart); !errors.Is(err, errNoSeek) {
-			return err
-		}
-	}
-	_, err := io.CopyN(io.Discard, r, offset)
-	return err
-}
-
-type section struct {
-	io.Reader
-	io.Closer
+	return u.confirm(digest.Digest(resp.Header.Get("Docker-Content-Digest")))
 }
 
 // recover finds out how to go on after a failure, or returns why that is not possible.
@@ -278,11 +265,14 @@ func (u *upload) recover(failure error) error {
 	case known && status.Status == http.StatusBadRequest && u.resumed:
 		// What the registry said that it had was not what it has: all of it again, once.
 		u.location, u.resumed = nil, false
+	case known && u.inPieces() && refusesPieces(status.Status):
+		u.location, u.alone = nil, true
+		u.repo.host.noPieces()
 	case known && (status.Status == http.StatusUnauthorized || status.Status == http.StatusRequestedRangeNotSatisfiable),
 		known && (status.Status == http.StatusNotFound && u.location != nil),
 		retryError(failure):
 	default:
-		return failure
+		return u.explain(failure)
 	}
 	if u.failed++; u.failed >= maxAttempts || u.ctx.Err() != nil {
 		return failure
@@ -311,7 +301,7 @@ func (u *upload) askOffset() error {
 	}
 	first, last, ok := strings.Cut(strings.TrimPrefix(resp.Header.Get("Range"), "bytes="), "-")
 	end, err := strconv.ParseInt(last, 10, 64)
-	if !ok || err != nil || first != "0" || end < 0 || end >= u.desc.Size {
+	if !ok || err != nil || first != "0" || end < 0 || end >= u.have {
 		return nil
 	}
 	if end == 0 {

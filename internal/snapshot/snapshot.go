@@ -24,6 +24,7 @@ const (
 	Overlay = "overlay"
 	Native  = "native"
 	Btrfs   = "btrfs"
+	Fuse    = "fuse-overlayfs" // only where the user asks for it
 )
 
 // Active is a writable snapshot on top of a stack of trees.
@@ -90,6 +91,10 @@ func Chain(below, diffID string) string {
 // LayerTree names the tree of a layer by its Chain: what a layer shows can
 // depend on those below it, for directories that it does not describe itself.
 func LayerTree(chain string) string { return "layer/" + hexOf(chain) }
+
+// NamesTree names a tree that has what the layer's tree has, but for what regular
+// files hold: to look for names in, where nobody needs the files.
+func NamesTree(chain string) string { return "names/" + hexOf(chain) }
 
 // FilesTree names a tree of files by their content.
 func FilesTree(content string) string { return "files/" + hexOf(content) }

@@ -98,9 +98,10 @@ func (j *job) why(key cache.Key, p Probe) (causes []string, changes []Change) {
 	return causes, changes
 }
 
-// stepName is how lines without a progress call a step. A Dockerfile's only stage
-// may have no name.
+// stepName is how lines without a progress call a step, in one line. A Dockerfile's
+// only stage may have no name.
 func stepName(stage, step string) string {
+	step = strings.Join(strings.Fields(step), " ")
 	if stage == "" {
 		return step
 	}

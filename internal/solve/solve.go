@@ -66,6 +66,10 @@ type Options struct {
 	Parallel int  // steps that run at the same time; ≤ 0: 4
 	Now      func() time.Time
 	Dir      string // from which positions name build files
+	// Part, which may be nil, is told what a target's layers begin with as soon as a
+	// vertex below the target's own is done, while the build goes on. It is called
+	// from any goroutine and must be quick.
+	Part func(t *graph.Target, r cache.Result)
 }
 
 // Solver solves builds. It may be used once at a time.
@@ -76,7 +80,8 @@ type Solver struct {
 	mu    sync.Mutex
 	nodes map[string]*node
 	order []*Decision
-	final map[string]bool // IDs of the vertices of targets; not changed while solving
+	final map[string]bool            // IDs of the vertices of targets; not changed while solving
+	parts map[string][]*graph.Target // by the ID of a vertex below theirs; not changed while solving
 }
 
 // node is one piece of work; vertices with the same ID share it.
@@ -101,10 +106,13 @@ func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Co
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ids := map[*graph.Vertex]string{}
-	s.final = map[string]bool{}
+	s.final, s.parts = map[string]bool{}, map[string][]*graph.Target{}
 	for _, t := range b.Targets {
 		t.Vertex.IDs(ids)
 		s.final[ids[t.Vertex]] = true
+		for v := t.Vertex.Below(); v != nil && s.o.Part != nil; v = v.Below() {
+			s.parts[ids[v]] = append(s.parts[ids[v]], t)
+		}
 		for _, v := range t.Documents() {
 			v.IDs(ids)
 		}
@@ -182,6 +190,11 @@ func (s *Solver) vertex(ctx context.Context, v *graph.Vertex, ids map[*graph.Ver
 	s.mu.Unlock()
 	if mine {
 		n.result, n.err = s.work(ctx, v, ids)
+		if n.err == nil {
+			for _, t := range s.parts[ids[v]] {
+				s.o.Part(t, n.result)
+			}
+		}
 		close(n.done)
 	}
 	select {

@@ -67,6 +67,11 @@ type Images struct {
 	Registry func(insecure bool) (Registry, error)
 	Local    *images.Store // nil: there are no local images
 	Pull     Policy
+	// Short gives what a name without a registry may mean, in the order in which to
+	// try, and why; nothing: it is on docker.io. Nil: no name is short.
+	Short func(name string) (candidates []string, why string, err error)
+	// Took is told what a short name turned out to mean. It may be nil.
+	Took func(short, name, why string)
 }
 
 // Registry is what this package needs of a registry client.
@@ -250,8 +255,16 @@ func withoutTag(name string) string {
 	return name
 }
 
-// Layer opens a layer's blob for reading. The bytes are not verified.
+// Layer opens a layer's blob for reading. The bytes are not verified. Without an
+// origin the layer was made here.
 func (s *Images) Layer(ctx context.Context, origin string, insecure bool, d ocispec.Descriptor, progress func(int64)) (*os.File, error) {
+	if origin == "" {
+		f, _, err := s.Blobs.File(d.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s was made here and is gone: %w: run the build again", d.Digest, err)
+		}
+		return f, nil
+	}
 	if name, ok := strings.CutPrefix(origin, StorePrefix); ok {
 		f, _, err := s.Blobs.File(d.Digest)
 		if err != nil {

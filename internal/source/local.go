@@ -19,24 +19,80 @@ import (
 // errOtherPlatform is returned for a local image that is for other machines.
 var errOtherPlatform = errors.New("it is for another platform")
 
-// byName finds an image by its plain name, where the policy says.
+// byName finds an image by its plain name, where the policy says. A short name may
+// mean several images: those of the local store come first.
 func (s *Images) byName(ctx context.Context, name string, insecure bool, want image.Platform) (Image, error) {
 	ref, err := reference.Parse(name)
 	if err != nil {
 		return Image{}, err
 	}
-	if s.Pull == Always || s.Local == nil {
-		return s.fromRegistry(ctx, DockerPrefix+ref.String(), insecure, want)
+	o, err := s.candidates(name, ref)
+	if err != nil {
+		return Image{}, err
 	}
-	img, err := s.fromStore(ctx, name, want)
-	if err == nil || s.Pull == Never || !elsewhere(err) {
-		return img, err
+	if s.Pull != Always && s.Local != nil {
+		img, err := s.fromStore(ctx, name, want)
+		for _, c := range o.names {
+			if err == nil || !elsewhere(err) {
+				break
+			}
+			if c != ref.String() {
+				img, err = s.fromStore(ctx, c, want)
+			}
+		}
+		if err == nil || s.Pull == Never || !elsewhere(err) {
+			return img, err
+		}
+		o.local = err
 	}
-	img, rerr := s.fromRegistry(ctx, DockerPrefix+ref.String(), insecure, want)
-	if rerr != nil && !errors.Is(err, images.ErrNotFound) {
-		return img, fmt.Errorf("%w (and %w)", rerr, err)
+	return s.fromRegistries(ctx, o, insecure, want)
+}
+
+// candidates are what a name may mean.
+type candidates struct {
+	short string
+	names []string
+	why   string // empty: the name is not short
+	local error  // why none of the local store is it
+}
+
+func (s *Images) candidates(name string, ref reference.Reference) (candidates, error) {
+	o := candidates{short: name, names: []string{ref.String()}}
+	if s.Short == nil {
+		return o, nil
 	}
-	return img, rerr
+	names, why, err := s.Short(name)
+	if err != nil || len(names) == 0 {
+		return o, err
+	}
+	o.names, o.why = names, why
+	return o, nil
+}
+
+// fromRegistries asks for the candidates in their order.
+func (s *Images) fromRegistries(ctx context.Context, o candidates, insecure bool, want image.Platform) (Image, error) {
+	var all error
+	for _, c := range o.names {
+		img, err := s.fromRegistry(ctx, DockerPrefix+c, insecure, want)
+		if err == nil {
+			if o.why != "" && s.Took != nil {
+				s.Took(o.short, c, o.why)
+			}
+			return img, nil
+		}
+		if o.local != nil && !errors.Is(o.local, images.ErrNotFound) {
+			err = fmt.Errorf("%w (and %w)", err, o.local)
+		}
+		if all == nil {
+			all = err
+		} else {
+			all = fmt.Errorf("%w; %w", all, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return Image{}, all
 }
 
 // elsewhere tells whether a registry may have what the local store has not.

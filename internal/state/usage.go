@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/snapshot"
 )
 
 // Entry is one thing that takes space.
@@ -38,7 +39,7 @@ type Kind string
 
 // The kinds of entries.
 const (
-	Tree    Kind = "tree"    // an unpacked layer
+	Tree    Kind = "tree"    // an unpacked layer, or its names alone
 	Files   Kind = "files"   // imports of a step
 	Blob    Kind = "blob"    // a blob of an image or of a result
 	Partial Kind = "partial" // a step that was interrupted or runs now
@@ -101,6 +102,7 @@ func (s *State) needs(ctx context.Context, since time.Time) (n needs, old []cach
 				note(n.blobs, l.Blob.Digest, u)
 			}
 			note(n.trees, cache.Tree(r.Result.Layers, i), u)
+			note(n.trees, snapshot.NamesTree(cache.Chain(r.Result.Layers[:i+1])), u)
 		}
 		return nil
 	})

@@ -27,16 +27,24 @@ const mountsDir = "mounts"
 // maxPrivate bounds how many directories one private cache has.
 const maxPrivate = 1000
 
-// cache finds the directory of a cache mount and locks it until the step's end.
-func (k *commandSetup) cache(ctx context.Context, m Mount) (string, error) {
-	if len(m.Cache) != 64 || strings.Trim(m.Cache, "0123456789abcdef") != "" {
-		return "", fmt.Errorf("%q is no name of a cache", m.Cache)
+// cachePath is where the n-th directory of a cache mount is.
+func cachePath(name string, n int) (string, error) {
+	if len(name) != 64 || strings.Trim(name, "0123456789abcdef") != "" {
+		return "", fmt.Errorf("%q is no name of a cache", name)
 	}
 	if err := os.Mkdir(mountsDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
+	return filepath.Join(mountsDir, fmt.Sprintf("%s.%d", name, n)), nil
+}
+
+// cache finds the directory of a cache mount and locks it until the step's end.
+func (k *commandSetup) cache(ctx context.Context, m Mount) (string, error) {
 	for n := range maxPrivate {
-		dir := filepath.Join(mountsDir, fmt.Sprintf("%s.%d", m.Cache, n))
+		dir, err := cachePath(m.Cache, n)
+		if err != nil {
+			return "", err
+		}
 		ok, err := k.lock(ctx, dir+".lock", m)
 		if err != nil {
 			return "", err
@@ -51,34 +59,44 @@ func (k *commandSetup) cache(ctx context.Context, m Mount) (string, error) {
 // lock takes the lock of a cache. It is false where somebody else has it, of a
 // private one.
 func (k *commandSetup) lock(ctx context.Context, name string, m Mount) (bool, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return false, err
-	}
-	how, wait := unix.LOCK_EX, m.Shared || m.Locked
+	how := unix.LOCK_EX
 	if m.Shared && !k.s.bare { // else the directory is in one step's root at a time
 		how = unix.LOCK_SH
+	}
+	f, err := lockCache(ctx, name, how, m.Shared || m.Locked)
+	if f == nil || err != nil {
+		return false, err
+	}
+	k.later(func() { _ = f.Close() })
+	now := time.Now()
+	return true, os.Chtimes(name, now, now) // when it was used last
+}
+
+// lockCache takes the lock of a cache; closing the file gives it back. The file is
+// nil where somebody else has the lock and it is not to be waited for.
+func lockCache(ctx context.Context, name string, how int, wait bool) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
 	}
 	for {
 		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if err == nil {
-			k.later(func() { _ = f.Close() })
-			now := time.Now()
-			return true, os.Chtimes(name, now, now) // when it was used last
+			return f, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) || !wait {
 			_ = f.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				err = nil
 			}
-			return false, err
+			return nil, err
 		}
 		// A lock that is waited for in the kernel could not be given up.
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
 			_ = f.Close()
-			return false, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -96,10 +114,7 @@ func (k *commandSetup) fill(ctx context.Context, dir string, m Mount) error {
 	defer func() { _ = k.s.driver.Discard(id) }()
 	made := filepath.Join(tmp, "cache")
 	if len(m.Lower) == 0 {
-		if err := os.Mkdir(made, 0o755); err != nil {
-			return err
-		}
-		if err := os.Chmod(made, 0o755); err != nil {
+		if err := makeCacheDir(made); err != nil {
 			return err
 		}
 	} else if err := k.copyCache(ctx, tmp, m); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/fileop"
 	"build.stacker.dev/internal/fileop/action"
 	"build.stacker.dev/internal/mount"
@@ -26,6 +27,26 @@ type ChangeRequest struct {
 	Inputs  []ChangeInput
 	Clamp   *int64
 	Tree    string // see ApplyRequest
+
+	// Draft: nobody reads the files. They become the blob of a layer at once, and no
+	// tree; trees of names will do for Lower.
+	Draft *DraftRequest `json:",omitempty"`
+}
+
+// DraftRequest says how the blob is to be.
+type DraftRequest struct {
+	Out       int                // number of the file that it is written to
+	Algorithm compress.Algorithm // its compression
+	Level     int
+	Under     string // chain of the draft of this worker that it is on; empty: on Lower
+	Now       int64  // the time of what has no other, in nanoseconds since 1970
+}
+
+// ChangeReply is the new layer.
+type ChangeReply struct {
+	ApplyReply
+	Blob      PackReply // of a draft
+	Undecided bool      // it takes the files of the layers below: there is no layer
 }
 
 // ChangeInput is something that copies read: a stack of trees, or a local tree.
@@ -44,13 +65,13 @@ type LocalInput struct {
 }
 
 // Change changes files.
-func (c *Client) Change(ctx context.Context, r ChangeRequest, files []*os.File) (ApplyReply, error) {
-	var out ApplyReply
+func (c *Client) Change(ctx context.Context, r ChangeRequest, files []*os.File) (ChangeReply, error) {
+	var out ChangeReply
 	err := c.call(ctx, request{Change: &r}, files, nil, &out)
 	return out, err
 }
 
-func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out ApplyReply, err error) {
+func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out ChangeReply, err error) {
 	if r.Tree != "" && s.driver.Exists(r.Tree) {
 		return out, nil
 	}
@@ -58,6 +79,9 @@ func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out Appl
 	defer release()
 	if err != nil {
 		return out, err
+	}
+	if r.Draft != nil {
+		return s.draft(ctx, c, r, inputs)
 	}
 	id := s.session.newID()
 	defer s.discard(id)
@@ -80,7 +104,7 @@ func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out Appl
 	if r.Tree != "" {
 		return out, s.driver.Adopt(a.Upper, r.Tree)
 	}
-	out, err = s.describeKept(ctx, a.Upper, a.Lowers, r.Clamp, 0)
+	out.ApplyReply, err = s.describeKept(ctx, a.Upper, a.Lowers, r.Clamp, 0)
 	if err != nil {
 		return out, err
 	}

@@ -15,6 +15,7 @@ import (
 	"build.stacker.dev/internal/mount"
 	"build.stacker.dev/internal/snapshot"
 	"build.stacker.dev/internal/snapshot/btrfs"
+	"build.stacker.dev/internal/snapshot/fuse"
 	"build.stacker.dev/internal/snapshot/native"
 	"build.stacker.dev/internal/snapshot/overlay"
 )
@@ -38,6 +39,8 @@ func choose(name, probe string, trees *overlay.Driver) choice {
 		return choice{driver: native.New(trees), err: forced(name, canTrees(probe))}
 	case snapshot.Btrfs:
 		return choice{driver: btrfs.New(trees), err: forced(name, canBtrfs(probe))}
+	case snapshot.Fuse:
+		return choice{driver: fuse.New(trees), err: forced(name, canFuse(probe))}
 	case snapshot.Auto, "":
 	default:
 		return choice{driver: trees, err: fmt.Errorf("snapshot driver %q is not known", name)}
@@ -91,6 +94,13 @@ func canBtrfs(probe string) error {
 	return btrfs.Probe(probe)
 }
 
+func canFuse(probe string) error {
+	if err := os.MkdirAll(probe, 0o700); err != nil {
+		return fmt.Errorf("try fuse-overlayfs: %w", err)
+	}
+	return fuse.Probe(probe)
+}
+
 // canTrees tries what trees need in any case.
 func canTrees(probe string) error {
 	if err := os.MkdirAll(probe, 0o700); err != nil {
@@ -119,8 +129,8 @@ func (s *server) prepare(ctx context.Context, id string, lower []string) (snapsh
 }
 
 // maxOverlaid is how many trees an overlay of a step can have: beside them it has
-// the missing mount points.
-const maxOverlaid = mount.MaxLowers - 1
+// the missing mount points and, while these are looked for, the upper directory.
+const maxOverlaid = mount.MaxLowers - 2
 
 // of gives the driver that made an active snapshot.
 func (s *server) of(a snapshot.Active) snapshot.Driver {

@@ -9,20 +9,50 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"build.stacker.dev/internal/binfmt"
 	"build.stacker.dev/internal/container"
+	"build.stacker.dev/internal/layer"
 	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/snapshot"
 )
 
-// exec runs a step in a container over the stack of trees and, if asked,
+// exec runs a step. Where its command is for another machine, it does so again as
+// soon as the kernel knows an emulator.
+func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (ExecReply, error) {
+	out, err := s.execOnce(ctx, c, r)
+	var start *container.StartError
+	if !errors.As(err, &start) || start.Machine == 0 {
+		return out, err
+	}
+	if eerr := s.emulate(start.Machine, r.Path); eerr != nil {
+		arch := binfmt.Architecture(start.Machine)
+		return out, fmt.Errorf("%w: it is for %s, this machine is %s, and %w: install an emulator (Debian: apt-get install qemu-user-static), "+
+			"or let the step run on this machine's platform (FROM --platform=$BUILDPLATFORM)", err, arch, runtime.GOARCH, eerr)
+	}
+	return s.execOnce(ctx, c, r)
+}
+
+// emulate gets programs for another machine to run.
+func (s *server) emulate(machine uint16, path string) error {
+	id := s.session.newID()
+	defer s.discard(id)
+	dir, err := s.driver.Dir(id)
+	if err != nil {
+		return err
+	}
+	return s.emulators.Ensure(dir, binfmt.Architecture(machine), path)
+}
+
+// execOnce runs a step in a container over the stack of trees and, if asked,
 // keeps what it changed as a layer.
-func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecReply, err error) {
+func (s *server) execOnce(ctx context.Context, c *call, r ExecRequest) (out ExecReply, err error) {
 	start := time.Now()
 	out.Start = start.UnixNano()
 	id := s.session.newID()
@@ -68,6 +98,9 @@ func (s *server) exec(ctx context.Context, c *call, r ExecRequest) (out ExecRepl
 		return out, err
 	}
 	if err := hide(a.Upper, r.Hidden); err != nil {
+		return out, err
+	}
+	if err := layer.DropUnchanged(ctx, a.Upper, a.Lowers); err != nil {
 		return out, err
 	}
 	describe := s.describe

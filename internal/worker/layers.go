@@ -147,21 +147,37 @@ func (s *server) pack(ctx context.Context, c *call, r PackRequest) (PackReply, e
 		}
 		return out, nil
 	}
+	out, err := writeArchive(ctx, f, s.driver.Path(r.Tree), archiveOptions{Algorithm: r.Algorithm, Level: r.Level, Diff: diffOptions(r.Clamp, r.Start, r.WithRoot)})
+	if err != nil {
+		return PackReply{}, fmt.Errorf("pack layer %s: %w", r.DiffID, err)
+	}
+	if r.DiffID != "" && out.DiffID != r.DiffID {
+		return PackReply{}, fmt.Errorf("%w: the kept layer %s now reads as %s", ErrMismatch, r.DiffID, out.DiffID)
+	}
+	return out, nil
+}
+
+// archiveOptions say how a directory becomes a blob.
+type archiveOptions struct {
+	Algorithm compress.Algorithm
+	Level     int
+	Diff      layer.DiffOptions
+}
+
+// writeArchive writes the archive of a directory in overlay format to an empty file.
+func writeArchive(ctx context.Context, f *os.File, dir string, o archiveOptions) (PackReply, error) {
 	sum := &summed{w: f, hash: sha256.New()}
 	buffered := bufio.NewWriterSize(sum, 1<<20)
-	z, err := compress.NewWriter(buffered, r.Algorithm, compress.WriterOptions{Level: r.Level})
+	z, err := compress.NewWriter(buffered, o.Algorithm, compress.WriterOptions{Level: o.Level})
 	if err != nil {
 		return PackReply{}, err
 	}
-	d, err := layer.Diff(ctx, z, s.driver.Path(r.Tree), diffOptions(r.Clamp, r.Start, r.WithRoot))
+	d, err := layer.Diff(ctx, z, dir, o.Diff)
 	if err = errors.Join(err, z.Close()); err != nil {
-		return PackReply{}, fmt.Errorf("pack layer %s: %w", r.DiffID, err)
+		return PackReply{}, err
 	}
 	if err := buffered.Flush(); err != nil {
 		return PackReply{}, fmt.Errorf("write blob: %w", err)
-	}
-	if r.DiffID != "" && d.DiffID != r.DiffID {
-		return PackReply{}, fmt.Errorf("%w: the kept layer %s now reads as %s", ErrMismatch, r.DiffID, d.DiffID)
 	}
 	return PackReply{Digest: sum.digest(), Size: sum.n, DiffID: d.DiffID, TarSize: d.Size}, nil
 }

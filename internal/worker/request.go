@@ -11,10 +11,14 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"build.stacker.dev/internal/compress"
+	"build.stacker.dev/internal/layer"
 )
 
 // ErrMismatch tells that bytes are not those that a digest names.
 var ErrMismatch = errors.New("content does not match its digest")
+
+// ErrNames tells that a layer has to be unpacked for its names to be known.
+var ErrNames = layer.ErrNamesOnly
 
 // request is the union of all calls; exactly one field is set.
 type request struct {
@@ -29,6 +33,8 @@ type request struct {
 	Remove  *RemoveRequest  `json:"remove,omitempty"`
 	Usage   *UsageRequest   `json:"usage,omitempty"`
 	Probe   *ProbeRequest   `json:"probe,omitempty"`
+
+	CacheMount *CacheMountRequest `json:"cacheMount,omitempty"`
 }
 
 // UnpackRequest unpacks the layers of an image that are not there yet.
@@ -45,6 +51,7 @@ type UnpackLayer struct {
 	Format Format
 	DiffID digest.Digest // of the tar; of an image it is Blob
 	Chain  string        // chainID up to and with this layer
+	Names  bool          // a tree of names only: see layer.ApplyOptions
 	Blob   digest.Digest // of the bytes in File
 	Size   int64         // of the bytes in File; -1: unknown
 }
@@ -114,6 +121,7 @@ type ExecRequest struct {
 	Hidden    []string // names in the root directory whose changes are dropped
 	Commit    bool     // keep what the step changed as a layer
 	OnFailure []string // command to run on the console after a failure, before the step's files go
+	Path      string   // directories where emulators of other machines are looked for, as in PATH
 	Console   int      // number of the first of the console's three streams; 0: none
 }
 

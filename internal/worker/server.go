@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"build.stacker.dev/internal/binfmt"
 	"build.stacker.dev/internal/mount"
 	"build.stacker.dev/internal/shell"
 	"build.stacker.dev/internal/snapshot"
@@ -25,17 +26,19 @@ import (
 
 // server is the worker's side.
 type server struct {
-	driver   snapshot.Driver
-	deep     snapshot.Driver // see choice
-	choice   choice          // how driver came to be
-	views    views
-	session  *session
-	steps    runner
-	exe      func() (*os.File, error) // this program, in a form that can be shown in steps
-	singleID bool
-	bare     bool           // there are no namespaces, and no mounts
-	inMemory bool           // small files of steps are
-	tidy     sync.WaitGroup // snapshots being discarded beside the work
+	driver    snapshot.Driver
+	deep      snapshot.Driver // see choice
+	choice    choice          // how driver came to be
+	views     views
+	session   *session
+	steps     runner
+	emulators binfmt.Registry
+	exe       func() (*os.File, error) // this program, in a form that can be shown in steps
+	singleID  bool
+	bare      bool // there are no namespaces, and no mounts
+	inMemory  bool // small files of steps are
+	drafts    drafts
+	tidy      sync.WaitGroup // snapshots being discarded beside the work
 
 	// Directories that show this program in steps, without and with a shell.
 	plainTools, shellTools func() (string, error)
@@ -232,6 +235,8 @@ func (s *server) do(ctx context.Context, c *call, r request) (any, error) {
 		return s.usage(ctx, *r.Usage)
 	case r.Probe != nil:
 		return s.probe(ctx)
+	case r.CacheMount != nil:
+		return s.cacheMount(ctx, c, *r.CacheMount)
 	}
 	return nil, errors.New("request without content")
 }

@@ -105,13 +105,16 @@ func (s *server) unpackOne(ctx context.Context, c *call, n int, stack []*unpacki
 		return errors.New("it hides everything below it with an opaque root directory, which no overlay can do")
 	}
 	u.tree = snapshot.LayerTree(u.Chain)
+	if u.Names {
+		u.tree = snapshot.NamesTree(u.Chain)
+	}
 	return s.driver.Adopt(dir, u.tree)
 }
 
 // applyLayer unpacks a layer of an image and makes sure that it is the one that it
 // should be.
 func (s *server) applyLayer(ctx context.Context, dir string, f *os.File, u UnpackLayer, tell func(int64), lower func() ([]string, error)) (layer.ApplyResult, error) {
-	o := layer.ApplyOptions{SingleID: s.singleID, Lower: lower}
+	o := layer.ApplyOptions{SingleID: s.singleID, NamesOnly: u.Names, Lower: lower}
 	var res layer.ApplyResult
 	var got digest.Digest
 	var size int64

@@ -40,6 +40,7 @@ type remoteError struct {
 	NotExist bool   `json:"notExist,omitempty"`
 	NoSpace  bool   `json:"noSpace,omitempty"`
 	Mismatch bool   `json:"mismatch,omitempty"`
+	Names    bool   `json:"names,omitempty"`
 }
 
 // Error implements error.
@@ -49,7 +50,8 @@ func (e *remoteError) Error() string { return e.Text }
 func (e *remoteError) Is(target error) bool {
 	return e.NotExist && target == os.ErrNotExist ||
 		e.NoSpace && target == error(unix.ENOSPC) ||
-		e.Mismatch && target == ErrMismatch
+		e.Mismatch && target == ErrMismatch ||
+		e.Names && target == ErrNames
 }
 
 func toRemote(err error) *remoteError {
@@ -58,6 +60,7 @@ func toRemote(err error) *remoteError {
 		NotExist: errors.Is(err, os.ErrNotExist),
 		NoSpace:  errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT),
 		Mismatch: errors.Is(err, ErrMismatch),
+		Names:    errors.Is(err, ErrNames),
 	}
 }
 

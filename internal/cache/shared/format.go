@@ -70,24 +70,30 @@ const maxLayers = 10_000
 // those of the layers that are the result's own.
 func encode(r *cache.Record, own []bool, blobs []ocispec.Descriptor) (manifest, config []byte, err error) {
 	e := entry{Version: entryVersion, Key: r.Key, Step: r.Step, Created: r.Created.UTC(), Duration: r.Duration, Files: r.Result.Files}
-	c := image.Config{Platform: image.HostPlatform().OCI(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}
+	diffIDs := []digest.Digest{}
 	for i, l := range r.Result.Layers {
 		e.Layers = append(e.Layers, entryLayer{DiffID: l.DiffID, Size: l.Size, Own: own[i], CreatedBy: l.CreatedBy, Created: l.Created,
 			Clamp: l.Clamp, Start: l.Start, WithRoot: l.WithRoot})
 		if own[i] {
-			c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, l.DiffID)
+			diffIDs = append(diffIDs, l.DiffID)
 		}
-	}
-	if config, err = image.Marshal(c); err != nil {
-		return nil, nil, err
 	}
 	text, err := image.Marshal(e)
 	if err != nil {
 		return nil, nil, err
 	}
+	return documents(diffIDs, blobs, resultAnnotation, text)
+}
+
+// documents makes the manifest and the config of an image with one annotation.
+func documents(diffIDs []digest.Digest, blobs []ocispec.Descriptor, annotation string, text []byte) (manifest, config []byte, err error) {
+	c := image.Config{Platform: image.HostPlatform().OCI(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}}
+	if config, err = image.Marshal(c); err != nil {
+		return nil, nil, err
+	}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
 		Config: describe(config, ocispec.MediaTypeImageConfig), Layers: append([]ocispec.Descriptor{}, blobs...),
-		Annotations: map[string]string{resultAnnotation: string(text)}}
+		Annotations: map[string]string{annotation: string(text)}}
 	manifest, err = image.Marshal(m)
 	if err == nil && len(manifest) > image.MaxManifestSize {
 		err = fmt.Errorf("the manifest would have %d bytes, more than %d", len(manifest), image.MaxManifestSize)

@@ -122,15 +122,32 @@ func (l *Layout) Keep(ctx context.Context, tag string, d ocispec.Descriptor, fro
 		return err
 	}
 	defer dir.Close()
+	replaced, err := l.put(ctx, dir, tag, d, from)
+	if err != nil || !replaced {
+		return err
+	}
+	if _, err := dir.GC(ctx); err != nil && !errors.Is(err, layout.ErrBusy) {
+		return err
+	}
+	return nil
+}
+
+// put tells whether the tag named something else before.
+func (l *Layout) put(ctx context.Context, dir *layout.Layout, tag string, d ocispec.Descriptor, from Provider) (replaced bool, err error) {
 	release, err := dir.Hold(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
-	if err := transfer.Image(ctx, from, d, dir, transfer.Options{}); err != nil {
-		return err
+	old, err := dir.Resolve(ctx, tag)
+	if err != nil && !errors.Is(err, layout.ErrNotFound) {
+		return false, err
 	}
-	return dir.Tag(ctx, layout.Entry{Tag: tag, Descriptor: d})
+	replaced = err == nil && old.Digest != d.Digest
+	if err := transfer.Image(ctx, from, d, dir, transfer.Options{}); err != nil {
+		return false, err
+	}
+	return replaced, dir.Tag(ctx, layout.Entry{Tag: tag, Descriptor: d})
 }
 
 // Origin implements Place.

@@ -9,6 +9,7 @@
 // told as a warning and makes no build fail, and a place that fails is not asked
 // again. Who can write to a place decides what those who read from it build: keys
 // cannot be checked without doing the step. The digests of layers are checked.
+// What cache mounts hold is shared in the same places, where it is asked for.
 package shared
 
 import (
@@ -44,6 +45,8 @@ type Target struct {
 type Options struct {
 	From []Place
 	To   []Target
+	// MountsFrom and MountsTo are for what cache mounts hold.
+	MountsFrom, MountsTo []Mounts
 	// Pack gives the blob of a layer made here, the one with the chainID, and opens
 	// it later.
 	Pack func(ctx context.Context, l cache.Layer, chain string) (ocispec.Descriptor, error)
@@ -206,11 +209,11 @@ type packed struct {
 
 // pack makes the image of a result.
 func (c *Cache) pack(ctx context.Context, r *cache.Record) (*packed, error) {
-	out := &packed{documents: map[digest.Digest][]byte{}, layers: map[digest.Digest]cache.Layer{}, open: c.o.Open}
+	layers := map[digest.Digest]cache.Layer{}
 	own := make([]bool, len(r.Result.Layers))
 	var blobs []ocispec.Descriptor
 	for i, l := range r.Result.Layers {
-		if l.Blob != nil && !strings.HasPrefix(l.Origin, OriginPrefix) {
+		if l.Blob != nil && !l.Packed() && !strings.HasPrefix(l.Origin, OriginPrefix) {
 			continue // of a base
 		}
 		own[i] = true
@@ -222,16 +225,24 @@ func (c *Cache) pack(ctx context.Context, r *cache.Record) (*packed, error) {
 			l.Blob = &d
 		}
 		blobs = append(blobs, *l.Blob)
-		out.layers[l.Blob.Digest] = l
+		layers[l.Blob.Digest] = l
 	}
 	manifest, config, err := encode(r, own, blobs)
 	if err != nil {
 		return nil, err
 	}
-	out.desc = describe(manifest, ocispec.MediaTypeImageManifest)
-	out.documents[out.desc.Digest] = manifest
-	out.documents[digest.FromBytes(config)] = config
+	out := newPacked(manifest, config, c.o.Open)
+	out.layers = layers
 	return out, nil
+}
+
+// newPacked returns an image without layers.
+func newPacked(manifest, config []byte, open func(context.Context, cache.Layer) (io.ReadCloser, error)) *packed {
+	desc := describe(manifest, ocispec.MediaTypeImageManifest)
+	return &packed{
+		desc: desc, documents: map[digest.Digest][]byte{desc.Digest: manifest, digest.FromBytes(config): config},
+		layers: map[digest.Digest]cache.Layer{}, open: open,
+	}
 }
 
 // Open implements Provider.

@@ -109,7 +109,7 @@ func uint32At(b []byte) uint32 {
 // length of what follows (four bytes, little endian), and that.
 const (
 	ReportConsole = 'c' // nothing follows; the terminal's master end rides on it
-	ReportError   = 'e' // errno (four bytes) and text: the command did not start
+	ReportError   = 'e' // errno and ELF machine (four bytes each), and text: the command did not start
 	ReportExit    = 'x' // five numbers: code, signal, microseconds user and system, KiB
 )
 
@@ -120,13 +120,18 @@ type Outcome struct {
 	MaxRSS       int64 // KiB
 	Err          string
 	Errno        syscall.Errno
+	Machine      uint16 // of the command, where that is why it did not start
 	Ended        bool
 }
 
 func report(err error) {
 	var errno syscall.Errno
 	errors.As(err, &errno)
-	b := append(le32(nil, uint32(errno)), err.Error()...)
+	machine := uint32(0)
+	if f, ok := err.(*foreign); ok {
+		machine = uint32(f.machine)
+	}
+	b := append(le32(le32(nil, uint32(errno)), machine), err.Error()...)
 	send(ReportError, b, nil)
 }
 
@@ -164,10 +169,10 @@ func le32(b []byte, v uint32) []byte {
 func ParseReport(kind byte, b []byte) (Outcome, error) {
 	switch kind {
 	case ReportError:
-		if len(b) < 4 {
+		if len(b) < 8 {
 			return Outcome{}, errMessage
 		}
-		return Outcome{Err: string(b[4:]), Errno: syscall.Errno(uint32At(b))}, nil
+		return Outcome{Err: string(b[8:]), Errno: syscall.Errno(uint32At(b)), Machine: uint16(uint32At(b[4:]))}, nil
 	case ReportExit:
 		d := decoder{b: b}
 		o := Outcome{

@@ -58,6 +58,12 @@ type fault struct {
 func (f *fault) Error() string { return f.op + ": " + f.err.Error() }
 func (f *fault) Unwrap() error { return f.err }
 
+// foreign is a command for another machine.
+type foreign struct {
+	fault
+	machine uint16 // e_machine of elf.h
+}
+
 func fail(op string, err error) error {
 	if err == nil {
 		return nil

@@ -74,9 +74,10 @@ func TestParseReport(t *testing.T) {
 		bad  bool
 	}{
 		{"exit", ReportExit, e.b, Outcome{Code: 137, Signal: 9, User: 5, System: 1 << 40, MaxRSS: 3, Ended: true}, false},
-		{"error", ReportError, append(le32(nil, uint32(syscall.ENOENT)), "exec x: no"...), Outcome{Err: "exec x: no", Errno: syscall.ENOENT}, false},
+		{"error", ReportError, append(le32(le32(nil, uint32(syscall.ENOENT)), 0), "exec x: no"...), Outcome{Err: "exec x: no", Errno: syscall.ENOENT}, false},
+		{"foreign", ReportError, append(le32(le32(nil, uint32(syscall.ENOEXEC)), 183), "exec x: no"...), Outcome{Err: "exec x: no", Errno: syscall.ENOEXEC, Machine: 183}, false},
 		{"short exit", ReportExit, e.b[:3], Outcome{}, true},
-		{"short error", ReportError, []byte{1, 2}, Outcome{}, true},
+		{"short error", ReportError, []byte{1, 2, 3, 4, 5, 6, 7}, Outcome{}, true},
 		{"unknown", 'z', nil, Outcome{}, true},
 	} {
 		got, err := ParseReport(c.kind, c.body)

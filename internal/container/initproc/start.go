@@ -78,9 +78,50 @@ func execError(path string, err error) error {
 	case err == syscall.ENOENT && syscall.Stat(path, &st) == nil:
 		return &fault{"exec " + path + " (it is there, but the interpreter or loader that it needs is not)", err}
 	case err == syscall.ENOEXEC:
-		return &fault{"exec " + path + " (a script without #! line, or a program for another machine)", err}
+		if m := machineOf(path, 1); m != 0 {
+			return &foreign{fault{"exec " + path + " (a program for another machine)", err}, m}
+		}
+		return &fault{"exec " + path + " (a script without #! line, or damaged)", err}
 	}
 	return &fault{"exec " + path, err}
+}
+
+// machineOf gives the machine that an ELF program is for, or the interpreter of a
+// script; 0 where it is neither.
+func machineOf(path string, scripts int) uint16 {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return 0
+	}
+	var b [256]byte // as much as the kernel reads
+	n, err := syscall.Read(fd, b[:])
+	_ = syscall.Close(fd)
+	if err != nil {
+		return 0
+	}
+	const bigEndian = 2 // ELFDATA2MSB
+	switch {
+	case n >= 20 && string(b[:4]) == "\x7fELF" && b[5] == bigEndian:
+		return uint16(b[18])<<8 | uint16(b[19])
+	case n >= 20 && string(b[:4]) == "\x7fELF":
+		return uint16(b[19])<<8 | uint16(b[18])
+	case n > 2 && string(b[:2]) == "#!" && scripts > 0:
+		return machineOf(interpreter(b[2:n]), scripts-1)
+	}
+	return 0
+}
+
+// interpreter is the first word of what follows #!.
+func interpreter(line []byte) string {
+	from := 0
+	for from < len(line) && (line[from] == ' ' || line[from] == '\t') {
+		from++
+	}
+	to := from
+	for to < len(line) && line[to] > ' ' {
+		to++
+	}
+	return string(line[from:to])
 }
 
 // dropSignals gives signals their default action, which for the first process of

@@ -34,6 +34,7 @@ type frontendClient struct {
 	mu       sync.Mutex
 	warnings []Warning
 	images   map[string]imageAnswer
+	full     []string // names of docker.io that were written in full, as patterns
 }
 
 type imageAnswer struct {
@@ -107,7 +108,7 @@ func (c *frontendClient) ResolveSourceMetadata(ctx context.Context, op *pb.Sourc
 	if o := opt.OCILayoutOpt; o != nil && o.Platform != nil {
 		p = &pb.Platform{OS: o.Platform.OS, Architecture: o.Platform.Architecture, Variant: o.Platform.Variant}
 	}
-	source := &pb.SourceOp{Identifier: op.Identifier, Attrs: map[string]string{}}
+	source := &pb.SourceOp{Identifier: c.asWritten(op.Identifier), Attrs: map[string]string{}}
 	for k, v := range op.Attrs {
 		source.Attrs[k] = v
 	}

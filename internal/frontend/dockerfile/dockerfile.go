@@ -34,7 +34,8 @@ import (
 
 // Engine answers what the converter asks while it reads a Dockerfile.
 type Engine interface {
-	// Image finds an image: its manifest and its config document.
+	// Image finds an image: its manifest and its config document. A name that was
+	// written without a registry has none.
 	Image(ctx context.Context, op graph.Image) (manifest digest.Digest, config []byte, err error)
 	// ReadFile brings a vertex about and reads a small file of its result. The
 	// error wraps fs.ErrNotExist where there is none.
@@ -101,6 +102,7 @@ func read(ctx context.Context, o Options) (*source, error) {
 	if err := checkSyntax(o, src.Data); err != nil {
 		return nil, err
 	}
+	c.full = fullNames(src.Data, o.Attributes)
 	return &source{o: o, client: c, ui: ui, src: src}, nil
 }
 

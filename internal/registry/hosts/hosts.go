@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package hosts finds out which servers have the images of a registry: mirrors, other
-// locations, and how each is spoken to.
+// locations, and how each is spoken to; and what names without a registry mean.
 //
 // It reads what other programs of the machine read: registries.conf in its version 2
 // (containers-registries.conf.5) and hosts.toml (containerd, docs/hosts.md). Which
@@ -44,6 +44,7 @@ type Place struct {
 type Config struct {
 	registries []registryTable // the longest prefix first
 	hostDirs   []string
+	short      shortNames
 }
 
 // Options name the files.
@@ -73,7 +74,7 @@ func Load(o Options) (*Config, error) {
 // error.
 func (c *Config) Places(ref reference.Reference) ([]Place, error) {
 	own := []Place{{Registry: ref.Registry, Repository: ref.Repository}}
-	if t := c.find(ref.Name()); t != nil {
+	if t := c.find(ref); t != nil {
 		if t.Blocked {
 			return nil, fmt.Errorf("registry %s is blocked by %s", ref.Registry, t.file)
 		}

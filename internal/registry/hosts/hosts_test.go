@@ -196,6 +196,7 @@ server = "https://registry-1.docker.io"
 
 func FuzzFiles(f *testing.F) {
 	f.Add(registriesConf, `server = "https://r.io"`, "r.io/a")
+	f.Add("short-name-mode='enforcing'\n[aliases]\na='b.io/c'", "", "a:v1")
 	f.Fuzz(func(t *testing.T, conf, toml, name string) {
 		ref, err := reference.Parse(name)
 		if err != nil {
@@ -206,6 +207,12 @@ func FuzzFiles(f *testing.F) {
 		c, err := Load(Options{Registries: []string{write(t, filepath.Join(dir, "conf"), conf)}, HostDirs: []string{dir}})
 		if err != nil {
 			return
+		}
+		short, err := c.ShortName(name)
+		for _, r := range short.Candidates {
+			if again, perr := reference.Parse(r.String()); err == nil && (perr != nil || again != r) {
+				t.Errorf("%q may be %+v: %v", name, r, perr)
+			}
 		}
 		places, err := c.Places(ref)
 		for _, p := range places {

@@ -22,6 +22,11 @@ const maxFile = 1 << 20
 // registriesFile is what is read of registries.conf.
 type registriesFile struct {
 	Registry []registryTable `toml:"registry"`
+
+	Search        []string          `toml:"unqualified-search-registries"`
+	ShortNameMode string            `toml:"short-name-mode"`
+	Aliases       map[string]string `toml:"aliases"`
+
 	// Registries is the table of version 1.
 	Registries map[string]any `toml:"registries"`
 }
@@ -61,11 +66,15 @@ func decodeFile(path string, into any) (toml.MetaData, bool, error) {
 // readRegistries adds what a file says. A later table for the same prefix counts.
 func (c *Config) readRegistries(path string) error {
 	var f registriesFile
-	if _, found, err := decodeFile(path, &f); err != nil || !found {
+	meta, found, err := decodeFile(path, &f)
+	if err != nil || !found {
 		return err
 	}
 	if len(f.Registries) > 0 {
 		return errors.New("[registries] is version 1 of the format: write [[registry]]")
+	}
+	if err := c.short.add(f, meta.IsDefined("unqualified-search-registries"), path); err != nil {
+		return err
 	}
 	for _, t := range f.Registry {
 		t.file = path
@@ -93,7 +102,13 @@ func (t *registryTable) check() error {
 	case strings.HasPrefix(t.Prefix, "*.") && strings.Contains(t.Prefix, "/"):
 		return fmt.Errorf("prefix %q: *.HOST goes without a path", t.Prefix)
 	}
+	if s := suffixOf(t.Location); s != "" && s != suffixOf(t.Prefix) {
+		return fmt.Errorf("location %q: a tag or digest cannot be moved: leave out %q", t.Location, s)
+	}
 	for _, m := range t.Mirrors {
+		if s := suffixOf(m.Location); s != "" {
+			return fmt.Errorf("mirror %q: leave out %q", m.Location, s)
+		}
 		switch m.PullFromMirror {
 		case "", "all", "digest-only", "tag-only":
 		default:
@@ -102,8 +117,20 @@ func (t *registryTable) check() error {
 		if m.Location == "" {
 			return fmt.Errorf("a mirror of %q has no location", t.Prefix)
 		}
+		if m.PullFromMirror != "" && t.MirrorByDigestOnly {
+			return fmt.Errorf("a mirror of %q has pull-from-mirror, and mirror-by-digest-only is set for all: use one of them", t.Prefix)
+		}
 	}
 	return nil
+}
+
+// suffixOf is the tag or digest at the end of a prefix, which is no port.
+func suffixOf(prefix string) string {
+	if !strings.Contains(prefix, "/") {
+		return ""
+	}
+	_, suffix := splitSuffix(prefix)
+	return suffix
 }
 
 // sort puts the longest prefixes first, and those with an asterisk last.
@@ -119,31 +146,38 @@ func (c *Config) sort() {
 	})
 }
 
-// find returns the table for a repository; nil if there is none.
-func (c *Config) find(name string) *registryTable {
+// find returns the table for a reference; nil if there is none.
+func (c *Config) find(ref reference.Reference) *registryTable {
 	for i := range c.registries {
-		if _, ok := c.registries[i].match(name); ok {
+		if _, ok := c.registries[i].match(ref); ok {
 			return &c.registries[i]
 		}
 	}
 	return nil
 }
 
-// match returns what of a repository's name comes after the prefix.
-func (t *registryTable) match(name string) (rest string, ok bool) {
+// match returns what of a repository's name comes after the prefix. A prefix may go
+// as far as a tag or a digest; *.HOST is for every host below HOST, on any port.
+func (t *registryTable) match(ref reference.Reference) (rest string, ok bool) {
+	name := ref.Name()
 	if domain, wild := strings.CutPrefix(t.Prefix, "*"); wild {
-		host, path, _ := strings.Cut(name, "/")
-		return "/" + path, strings.HasSuffix(host, domain)
+		host, _, _ := strings.Cut(ref.Registry, ":")
+		return "/" + ref.Repository, strings.HasSuffix(host, domain)
+	}
+	for _, whole := range []string{name, name + ":" + ref.Tag, name + "@" + string(ref.Digest)} {
+		if t.Prefix == whole {
+			return "", true
+		}
 	}
 	rest, ok = strings.CutPrefix(name, t.Prefix)
-	return rest, ok && (rest == "" || rest[0] == '/')
+	return rest, ok && rest != "" && rest[0] == '/'
 }
 
 // places are the mirrors that are for the reference, and the location itself.
 func (t *registryTable) places(ref reference.Reference) ([]Place, error) {
-	rest, _ := t.match(ref.Name())
+	rest, _ := t.match(ref)
 	location := t.Location
-	if location == "" || strings.HasPrefix(t.Prefix, "*.") {
+	if location == "" {
 		location = strings.TrimSuffix(ref.Name(), rest)
 	}
 	var out []Place

@@ -104,6 +104,20 @@ func (s *Server) Blob(repo string, d digest.Digest) ([]byte, bool) {
 	return data, ok
 }
 
+// RemoveBlob loses a blob.
+func (s *Server) RemoveBlob(repo string, d digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.at(repo).blobs, d)
+}
+
+// Blobs returns how many blobs a repository has.
+func (s *Server) Blobs(repo string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.at(repo).blobs)
+}
+
 // Manifest returns the document that a tag names.
 func (s *Server) Manifest(repo, tag string) (data []byte, mediaType string, ok bool) {
 	s.mu.Lock()

@@ -20,7 +20,7 @@ import (
 
 // The directory of the driver:
 //
-//	layer/HEX files/HEX             committed trees
+//	layer/HEX files/HEX names/HEX   committed trees
 //	tmp/ID/{fs,work,extra}          an active snapshot, or (fs alone) a directory of Dir
 const tmpDir = "tmp"
 
@@ -41,7 +41,7 @@ func New(dir string) *Driver { return &Driver{dir: dir} }
 func (d *Driver) WithScratch(dir string) *Driver { return &Driver{dir: d.dir, scratch: dir} }
 
 // Dirs are the directories that must exist before a driver is used.
-func Dirs() []string { return []string{"layer", "files", tmpDir} }
+func Dirs() []string { return []string{"layer", "files", "names", tmpDir} }
 
 // FlatDir is where drivers keep what a tree and those below it show, in one
 // directory. It can be made again from the trees, and goes with its tree.

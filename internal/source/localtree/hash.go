@@ -29,8 +29,8 @@ var errMoving = errors.New("it changes while it is read: stop what writes it or 
 // hash hashes the files that the index did not know and returns their bytes.
 func (s *scan) hash(ctx context.Context) (int64, error) {
 	var todo []*node
-	for i := range s.nodes {
-		if n := &s.nodes[i]; n.IsRegular() && n.state == unhashed {
+	for _, n := range s.nodes {
+		if n.IsRegular() && n.state == unhashed {
 			todo = append(todo, n)
 		}
 	}

@@ -26,8 +26,7 @@ func OpenIndex(dir string) *Index { return &Index{dir: dir, clock: wallClock} }
 func (s *scan) recall(d *decoder) {
 	var r record
 	more := d.next(&r)
-	for i := range s.nodes {
-		n := &s.nodes[i]
+	for _, n := range s.nodes {
 		if !n.IsRegular() {
 			continue
 		}
@@ -57,8 +56,7 @@ func (s *scan) save(old []byte) error {
 	d := openRecords(old)
 	var was, now record
 	more := d.next(&was)
-	for i := range s.nodes {
-		n := &s.nodes[i]
+	for _, n := range s.nodes {
 		for more && comparePath(was.path, n.Path) < 0 {
 			e.keep(&was)
 			more = d.next(&was)
@@ -82,8 +80,8 @@ func (s *scan) save(old []byte) error {
 }
 
 func (s *scan) learned() bool {
-	for i := range s.nodes {
-		if s.nodes[i].state == hashed {
+	for _, n := range s.nodes {
+		if n.state == hashed {
 			return true
 		}
 	}

@@ -91,10 +91,12 @@ type Tree struct {
 
 // Options of a scan. The zero value takes everything.
 type Options struct {
-	// Include decides about a path below the root: keep it, and, for directories,
-	// descend into it. A directory that is descended into but not kept appears
-	// if something below it is kept. It is called from several goroutines.
-	Include func(path string, dir bool) (keep, descend bool)
+	// Include is asked once for each directory that is descended into ("" is the
+	// root), from several goroutines. What it returns is called by one of them for
+	// each path in that directory: keep it, and, for directories, descend into it.
+	// Nil takes everything below, and nothing is asked there any more. A directory
+	// that is descended into but not kept appears if something below it is kept.
+	Include func(dir string) func(path string, dir bool) (keep, descend bool)
 	// FollowRoot: a root that is a symlink stands for what it points to.
 	FollowRoot bool
 	// Owners keeps UID and GID, which makes them part of the digest.

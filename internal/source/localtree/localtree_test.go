@@ -117,11 +117,40 @@ func TestScanRootThatIsAFileOrLink(t *testing.T) {
 	}
 }
 
+// everywhere asks the same in all directories.
+func everywhere(f func(string, bool) (bool, bool)) func(string) func(string, bool) (bool, bool) {
+	return func(string) func(string, bool) (bool, bool) { return f }
+}
+
+// What lies below a directory that is wanted as a whole is not asked about.
+func TestScanWhole(t *testing.T) {
+	root := makeTree(t, "a/b/c=1", "a/d=2", "e/f=3", "g=4")
+	o := Options{Include: func(dir string) func(string, bool) (bool, bool) {
+		if dir == "a" {
+			return nil
+		}
+		return func(p string, _ bool) (bool, bool) {
+			if dir != "" {
+				t.Errorf("asked about %q", p)
+			}
+			return false, p == "a"
+		}
+	}}
+	var got []string
+	for _, e := range scanTree(t, OpenIndex(""), root, o).Entries {
+		got = append(got, e.Path)
+	}
+	want := []string{"", "a", "a/b", "a/b/c", "a/d"}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestScanInclude(t *testing.T) {
 	root := makeTree(t, "keep=1", "drop=2", "d/keep=3", "d/drop=4", "e/drop=5", "f/drop/keep=6", "g/keep=7")
-	o := Options{Include: func(p string, dir bool) (bool, bool) {
+	o := Options{Include: everywhere(func(p string, dir bool) (bool, bool) {
 		return filepath.Base(p) == "keep", p != "g"
-	}}
+	})}
 	var got []string
 	for _, e := range scanTree(t, OpenIndex(""), root, o).Entries {
 		got = append(got, e.Path)
@@ -142,7 +171,7 @@ func TestScanRefuses(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	o := Options{Include: func(p string, _ bool) (bool, bool) { return p != "d/pipe", true }}
+	o := Options{Include: everywhere(func(p string, _ bool) (bool, bool) { return p != "d/pipe", true })}
 	if tree := scanTree(t, OpenIndex(""), root, o); len(tree.Entries) != 3 {
 		t.Errorf("with the FIFO excluded: got %d entries, want 3", len(tree.Entries))
 	}
@@ -265,7 +294,7 @@ func TestIndexServesScansOfParts(t *testing.T) {
 	root := makeTree(t, "a=1", "b=2", "c=3")
 	x := later(t)
 	only := func(name string) Options {
-		return Options{Include: func(p string, _ bool) (bool, bool) { return p == name, false }}
+		return Options{Include: everywhere(func(p string, _ bool) (bool, bool) { return p == name, false })}
 	}
 	for _, name := range []string{"a", "b", "c"} {
 		scanTree(t, x, root, only(name))
@@ -360,7 +389,7 @@ func TestScanWhileFilesChange(t *testing.T) {
 		}
 	}()
 	x := OpenIndex(t.TempDir())
-	o := Options{Include: func(p string, _ bool) (bool, bool) { return p == "f", false }}
+	o := Options{Include: everywhere(func(p string, _ bool) (bool, bool) { return p == "f", false })}
 	for range 100 {
 		tree, err := x.Scan(t.Context(), root, o)
 		if err != nil {

@@ -27,7 +27,7 @@ type scan struct {
 	began   int64
 	workers int
 	volumes volumes
-	nodes   []node
+	nodes   []*node
 }
 
 // newScan opens root. The caller closes s.top.
@@ -112,7 +112,7 @@ func (s *scan) find(ctx context.Context) error {
 		return fmt.Errorf("%q is a socket: name a file or directory", s.root)
 	}
 	if s.base != "" {
-		s.nodes = []node{n}
+		s.nodes = []*node{&n}
 		return nil
 	}
 	f := &folder{dev: s.rootAt.dev}
@@ -120,7 +120,7 @@ func (s *scan) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.nodes = f.flatten(append(make([]node, 0, count+1), n))
+	s.nodes = f.flatten(append(make([]*node, 0, count+1), &n))
 	if s.o.Include != nil {
 		s.nodes = dropEmptyParents(s.nodes)
 	}
@@ -134,8 +134,8 @@ func (s *scan) entries() []Entry {
 	var text strings.Builder
 	text.Grow(each * len(s.nodes))
 	var hexed [2 * sha256.Size]byte
-	for i := range s.nodes {
-		if n := &s.nodes[i]; n.IsRegular() && n.state != missing {
+	for _, n := range s.nodes {
+		if n.IsRegular() && n.state != missing {
 			hex.Encode(hexed[:], n.sum[:])
 			text.WriteString("sha256:")
 			text.Write(hexed[:])
@@ -143,8 +143,7 @@ func (s *scan) entries() []Entry {
 	}
 	all := text.String()
 	out := make([]Entry, 0, len(s.nodes))
-	for i := range s.nodes {
-		n := &s.nodes[i]
+	for _, n := range s.nodes {
 		if n.state == missing {
 			continue
 		}

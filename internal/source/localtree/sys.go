@@ -4,6 +4,8 @@
 package localtree
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -33,9 +35,13 @@ func lookup(dirfd int, name string, fresh bool) (status, error) {
 	if fresh {
 		return lookupFresh(dirfd, name)
 	}
-	var st unix.Stat_t
-	err := retry(func() error { return unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
-	return fromStat(&st), err
+	for {
+		var st unix.Stat_t // no closure: it would move to the heap, for each file
+		err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if !errors.Is(err, unix.EINTR) {
+			return fromStat(&st), err
+		}
+	}
 }
 
 func lookupFresh(dirfd int, name string) (status, error) {
@@ -144,20 +150,57 @@ func openat(dirfd int, name string, flags int, mode uint32) (fd int, err error) 
 	return fd, nil
 }
 
-// names lists an open directory, without "." and "..", in no order.
-func names(fd int, buf []byte) ([]string, error) {
-	var out []string
+// names lists what an open directory holds, without "." and "..", in no order. What
+// it returns are paths: dir, a slash where dir is not empty, and the name.
+func names(fd int, dir string, buf []byte) ([]string, error) {
+	if dir != "" {
+		dir += "/"
+	}
+	var all []byte // all paths are parts of one string: one allocation in place of thousands
+	var ends []int
 	for {
-		var n int
-		err := retry(func() (err error) { n, err = unix.ReadDirent(fd, buf); return err })
+		n, err := unix.ReadDirent(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		if n <= 0 {
-			return out, nil
+			break
 		}
-		_, _, out = unix.ParseDirent(buf[:n], -1, out)
+		for rest := buf[:n]; len(rest) > 0; {
+			var name []byte
+			if name, rest = nextName(rest); len(name) > 0 {
+				all = append(append(all, dir...), name...)
+				ends = append(ends, len(all))
+			}
+		}
 	}
+	text, from := string(all), 0
+	out := make([]string, len(ends))
+	for i, end := range ends {
+		out[i], from = text[from:end], end
+	}
+	return out, nil
+}
+
+// nextName takes one entry off what getdents64(2) returned. The name is empty where
+// the entry is none of the directory's own.
+func nextName(entries []byte) (name, rest []byte) {
+	const header = 19 // of struct linux_dirent64: inode, offset, length, type
+	if len(entries) < header {
+		return nil, nil
+	}
+	inode, length := binary.NativeEndian.Uint64(entries), int(binary.NativeEndian.Uint16(entries[16:]))
+	if length < header || length > len(entries) {
+		return nil, nil
+	}
+	name, _, _ = bytes.Cut(entries[header:length], []byte{0})
+	if inode == 0 || string(name) == "." || string(name) == ".." {
+		name = nil
+	}
+	return name, entries[length:]
 }
 
 func readlink(dirfd int, name string) (string, error) {

@@ -40,6 +40,7 @@ const (
 type folder struct {
 	path  string
 	dev   uint64
+	whole bool // everything below is wanted
 	nodes []node
 	items []item
 }
@@ -135,15 +136,18 @@ func (w *walker) listFolder(ctx context.Context, f *folder, buf []byte) ([]*fold
 		return nil, w.cannot("list", f.path, err)
 	}
 	defer unix.Close(fd)
-	found, err := names(fd, buf)
+	found, err := names(fd, f.path, buf)
 	if err != nil {
 		return nil, w.cannot("list", f.path, err)
 	}
-	fresh := w.volumes.isForeign(f.dev, fd)
+	l := lister{scan: w.scan, folder: f, fd: fd, fresh: w.volumes.isForeign(f.dev, fd)}
+	if w.o.Include != nil && !f.whole {
+		l.include = w.o.Include(f.path)
+	}
 	f.nodes = make([]node, 0, len(found))
 	f.items = make([]item, 0, len(found))
-	for _, name := range found {
-		if err := w.add(f, fd, name, fresh); err != nil {
+	for _, p := range found {
+		if err := l.add(p); err != nil {
 			return nil, err
 		}
 	}
@@ -157,38 +161,44 @@ func (w *walker) listFolder(ctx context.Context, f *folder, buf []byte) ([]*fold
 	return subs, nil
 }
 
-// add puts one name of a folder into it.
-func (w *walker) add(f *folder, dirfd int, name string, fresh bool) error {
-	st, err := lookup(dirfd, name, fresh)
-	p := name
-	if f.path != "" {
-		p = f.path + "/" + name
-	}
+// lister is one folder being listed.
+type lister struct {
+	*scan
+	*folder
+	fd      int
+	fresh   bool // see lookup
+	include func(path string, dir bool) (keep, descend bool)
+}
+
+// add puts one path into its folder.
+func (l *lister) add(p string) error {
+	name := p[strings.LastIndexByte(p, '/')+1:]
+	st, err := lookup(l.fd, name, l.fresh)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
 			return nil
 		}
-		return w.cannot("look at", p, err)
+		return l.cannot("look at", p, err)
 	}
 	dir := st.mode&unix.S_IFMT == unix.S_IFDIR
 	keep, descend := true, dir
-	if w.o.Include != nil {
-		keep, descend = w.o.Include(p, dir)
+	if l.include != nil {
+		keep, descend = l.include(p, dir)
 		descend = descend && dir
 	}
 	if !keep && !descend {
 		return nil
 	}
-	n, ok, err := w.makeNode(dirfd, name, p, st)
+	n, ok, err := l.makeNode(l.fd, name, p, st)
 	if err != nil || !ok {
 		return err
 	}
 	n.parent = !keep
-	f.items = append(f.items, item{key: name, node: len(f.nodes)})
-	f.nodes = append(f.nodes, n)
+	l.items = append(l.items, item{key: name, node: len(l.folder.nodes)})
+	l.folder.nodes = append(l.folder.nodes, n)
 	if descend {
-		sub := &folder{path: p, dev: st.dev}
-		f.items = append(f.items, item{key: name + "/", node: -1, sub: sub})
+		sub := &folder{path: p, dev: st.dev, whole: l.include == nil}
+		l.items = append(l.items, item{key: name + "/", node: -1, sub: sub})
 	}
 	return nil
 }
@@ -224,31 +234,34 @@ func (s *scan) makeNode(dirfd int, name, p string, st status) (n node, ok bool, 
 }
 
 // flatten appends the folder's nodes to out in the order of their paths.
-func (f *folder) flatten(out []node) []node {
+func (f *folder) flatten(out []*node) []*node {
 	for _, i := range f.items {
 		if i.sub != nil {
 			out = i.sub.flatten(out)
 		} else {
-			out = append(out, f.nodes[i.node])
+			out = append(out, &f.nodes[i.node])
 		}
 	}
-	f.nodes, f.items = nil, nil
+	f.items = nil
 	return out
 }
 
 // dropEmptyParents removes unwanted directories that hold nothing.
-func dropEmptyParents(nodes []node) []node {
-	used := map[string]bool{}
+func dropEmptyParents(nodes []*node) []*node {
+	used, last := map[string]bool{}, ""
 	for i := len(nodes) - 1; i >= 0; i-- {
-		n := &nodes[i]
+		n := nodes[i]
 		if n.parent && !used[n.Path] {
 			n.state = missing
 			continue
 		}
 		// Parents come before what they hold, so all of it was seen by now.
-		used[path.Dir(n.Path)] = true
+		at := max(strings.LastIndexByte(n.Path, '/'), 0)
+		if dir := n.Path[:at]; dir != last {
+			used[dir], last = true, dir
+		}
 	}
-	return slices.DeleteFunc(nodes, func(n node) bool { return n.state == missing })
+	return slices.DeleteFunc(nodes, func(n *node) bool { return n.state == missing })
 }
 
 func (s *scan) refuse(p string, mode uint32) error {

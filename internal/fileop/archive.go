@@ -1,0 +1,297 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fileop
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/layer"
+	"build.stacker.dev/internal/rootfs"
+	"build.stacker.dev/internal/source/localtree"
+)
+
+// Archive writes the draft as a layer archive to w: the one that the changed files
+// would give (layer.Diff). Each file that is copied is read here, once. withRoot tells
+// whether the root directory itself is in it. The draft must not be changed any more.
+func (d *Draft) Archive(ctx context.Context, w io.Writer) (res layer.DiffResult, withRoot bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	list := d.flatten()
+	withRoot = d.root.mode&0o7777 != d.was.Mode || d.root.uid != d.was.UID || d.root.gid != d.was.GID
+	if !withRoot {
+		list = list[1:]
+	}
+	p := newPreload(ctx, list)
+	defer p.close()
+	defer cancel(context.Canceled) // before close waits
+	a := &archiver{preload: p, opt: d.opt, lost: d.lost, linked: map[origin]string{}}
+	res, err = layer.Compose(ctx, w, a.entries(ctx, list))
+	for _, n := range list {
+		if n.copied != nil {
+			n.node.copied, n.node.data = &written, nil
+		}
+	}
+	return res, withRoot, err
+}
+
+// named is a node under one of its names.
+type named struct {
+	name string
+	*node
+}
+
+// flatten lists the draft in the order of an archive, the root first.
+func (d *Draft) flatten() []named {
+	out := []named{{".", d.root}}
+	var below func(n *node, prefix string)
+	below = func(n *node, prefix string) {
+		for _, leaf := range slices.Sorted(maps.Keys(n.children)) {
+			c := n.children[leaf]
+			out = append(out, named{prefix + leaf, c})
+			if c.isDir() {
+				below(c, prefix+leaf+"/")
+			}
+		}
+	}
+	below(d.root, "")
+	return out
+}
+
+// origin names the file that several names of a copy are of.
+type origin struct {
+	copier *copier
+	inode
+}
+
+// archiver makes entries of nodes.
+type archiver struct {
+	*preload
+	opt    layer.DiffOptions
+	lost   bool              // of the draft
+	linked map[origin]string // the first name of a file that has several
+	body   bytes.Reader
+}
+
+func (a *archiver) entries(ctx context.Context, list []named) iter.Seq2[*layer.Entry, error] {
+	return func(yield func(*layer.Entry, error) bool) {
+		for i := range list {
+			e, err := a.entry(ctx, list[i])
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (a *archiver) entry(ctx context.Context, n named) (*layer.Entry, error) {
+	if n.copied != nil {
+		return a.file(ctx, n)
+	}
+	if n.mode == 0 {
+		return &layer.Entry{Name: n.name, Mode: unix.S_IFCHR}, nil
+	}
+	e := &layer.Entry{
+		Name: n.name, Mode: n.mode, UID: n.uid, GID: n.gid, ModTime: a.opt.Clamp(n.mtime),
+		Target: n.target, Xattrs: n.xattrs, Size: int64(len(n.data)),
+	}
+	a.body.Reset(n.data)
+	e.Content = &a.body
+	if n.opaque {
+		e.Xattrs = append([]layer.Xattr{layer.Opaque()}, slices.Clone(n.xattrs)...)
+		slices.SortFunc(e.Xattrs, func(x, y layer.Xattr) int { return bytes.Compare([]byte(x.Name), []byte(y.Name)) })
+	}
+	return e, nil
+}
+
+// file makes the entry of a copied file.
+func (a *archiver) file(ctx context.Context, n named) (*layer.Entry, error) {
+	l, err := a.next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if l.err != nil {
+		return nil, l.err
+	}
+	e := &layer.Entry{
+		Name: n.name, Mode: unix.S_IFREG | l.node.mode, UID: l.node.uid, GID: l.node.gid,
+		ModTime: a.opt.Clamp(l.node.mtime), Xattrs: l.node.xattrs, Size: l.size,
+	}
+	if l.links > 1 && a.lost {
+		return nil, fmt.Errorf("/%s has several names, and some were replaced: %w", n.name, ErrUndecided)
+	}
+	if l.links > 1 {
+		id := origin{n.copied.copier, l.id}
+		if first, ok := a.linked[id]; ok {
+			e.HardLink, e.Size, e.Xattrs = first, 0, nil
+			return e, nil
+		}
+		a.linked[id] = n.name
+	}
+	if l.whole {
+		a.body.Reset(l.data)
+		e.Content = &a.body
+	} else {
+		e.Content = &streamed{ctx: ctx, l: l, hash: sha256.New()}
+	}
+	return e, nil
+}
+
+// loaded is what became of a copied file when it was read.
+type loaded struct {
+	node  node // its attributes
+	id    inode
+	links uint64
+	size  int64
+	data  []byte // if whole
+	whole bool
+	err   error
+
+	item   *item
+	copier *copier
+}
+
+// load opens a copied file and reads it, if it fits into buf.
+func (h *hand) load(ctx context.Context, l *loaded, buf []byte) ([]byte, error) {
+	if ctx.Err() != nil {
+		return buf, context.Cause(ctx)
+	}
+	in, err := h.open(l.item)
+	if err != nil {
+		return buf, err
+	}
+	defer unix.Close(in)
+	st := &l.item.info.st
+	l.id, l.links, l.size = inode{st.Dev, st.Ino}, uint64(st.Nlink), st.Size
+	listed := l.item.info.digest != ""
+	if listed {
+		l.size = l.item.info.size
+	}
+	if err := h.attributesOf(in, l); err != nil {
+		return buf, err
+	}
+	if l.size > smallFile {
+		return buf, nil
+	}
+	at := len(buf)
+	// One byte more: a file that ends where it should is read by one call.
+	buf = slices.Grow(buf, int(l.size)+1)
+	n, err := fill(reader(in), buf[at:at+int(l.size)])
+	if err != nil && !errors.Is(err, io.EOF) {
+		return buf, fmt.Errorf("copy /%s: %w", l.item.path, err)
+	}
+	l.data, l.whole = buf[at:at+n], true
+	if int64(n) != l.size {
+		return buf, fmt.Errorf("/%s %w", l.item.path, localtree.ErrChanged)
+	}
+	if listed {
+		sum := sha256.Sum256(l.data)
+		return buf[:at+n], l.check(sum[:])
+	}
+	return buf[:at+n], nil
+}
+
+func (l *loaded) check(sum []byte) error {
+	if hex.EncodeToString(sum) != l.item.info.digest.Encoded() {
+		return fmt.Errorf("/%s %w: run it again", l.item.path, localtree.ErrChanged)
+	}
+	return nil
+}
+
+// attributesOf finds out what the copy of an open file is to be like: see describe.
+func (h *hand) attributesOf(in int, l *loaded) error {
+	st := &l.item.info.st
+	o := owner{st.Uid, st.Gid}
+	if h.owner != nil {
+		o = *h.owner
+	}
+	l.node = node{uid: o.uid, gid: o.gid, mtime: st.Mtim}
+	if h.a.Time != nil {
+		l.node.mtime = unix.NsecToTimespec(*h.a.Time)
+	}
+	l.node.mode = h.mode(st.Mode)
+	if h.src.entries != nil {
+		return nil
+	}
+	names, err := rootfs.Flistxattr(in)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list attributes: %w", err)
+	}
+	for _, n := range names {
+		as, ok := h.attribute(n)
+		if !ok {
+			continue
+		}
+		v, err := rootfs.Fgetxattr(in, n)
+		if err != nil {
+			return fmt.Errorf("read attribute %s: %w", n, err)
+		}
+		if err := l.node.setXattr(as, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// streamed is a file that is too large to be held. It can only be written.
+type streamed struct {
+	io.Reader // nil
+	ctx       context.Context
+	l         *loaded
+	hash      hash.Hash
+}
+
+// WriteTo implements io.WriterTo, which io.Copy prefers.
+func (s *streamed) WriteTo(w io.Writer) (n int64, err error) {
+	h := &hand{copier: s.l.copier}
+	defer h.close()
+	in, err := h.open(s.l.item)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(in)
+	return s.copy(in, w)
+}
+
+func (s *streamed) copy(in int, w io.Writer) (done int64, err error) {
+	listed := s.l.item.info.digest != ""
+	buf := make([]byte, copyBuffer)
+	for done < s.l.size {
+		if s.ctx.Err() != nil {
+			return done, context.Cause(s.ctx)
+		}
+		n, err := fill(reader(in), buf[:min(int64(len(buf)), s.l.size-done)])
+		if _, werr := w.Write(buf[:n]); werr != nil {
+			return done, werr
+		}
+		if listed {
+			s.hash.Write(buf[:n])
+		}
+		done += int64(n)
+		if errors.Is(err, io.EOF) && done < s.l.size {
+			return done, fmt.Errorf("/%s %w", s.l.item.path, localtree.ErrChanged)
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return done, fmt.Errorf("copy /%s: %w", s.l.item.path, err)
+		}
+	}
+	if listed {
+		return done, s.l.check(s.hash.Sum(nil))
+	}
+	return done, nil
+}
