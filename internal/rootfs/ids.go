@@ -5,6 +5,7 @@ package rootfs
 
 import (
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,3 +40,30 @@ func Fchown(fd, uid, gid int) error {
 
 // ownAlready tells whether files have an owner in any case: they have no other.
 func ownAlready(uid, gid int) bool { return uid == 0 && gid == 0 && os.Geteuid() != 0 }
+
+// openOwn opens what the descriptor own, which it closes, only names: a file that this user
+// owns and whose mode forbids to open it. Root could.
+func openOwn(own, flags int) (int, error) {
+	defer closeFd(own)
+	if os.Geteuid() == 0 {
+		return -1, unix.EACCES
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(own, &st); err != nil || int(st.Uid) != os.Geteuid() {
+		return -1, unix.EACCES
+	}
+	mode, kind := st.Mode&0o7777, st.Mode&unix.S_IFMT
+	if kind != unix.S_IFREG && kind != unix.S_IFDIR || mode&0o700 == 0o700 {
+		return -1, unix.EACCES
+	}
+	path := "/proc/self/fd/" + strconv.Itoa(own)
+	if err := unix.Chmod(path, mode|0o700); err != nil {
+		return -1, unix.EACCES
+	}
+	fd, err := unix.Open(path, flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if back := unix.Chmod(path, mode); back != nil && err == nil {
+		closeFd(fd)
+		return -1, back
+	}
+	return fd, err
+}
