@@ -154,6 +154,9 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 	if b.Console != nil {
 		b.Console.End()
 	}
+	if err != nil && op.Command != nil && strings.HasSuffix(err.Error(), "exec "+op.Args[0]+": "+unix.ENOENT.Error()) {
+		err = fmt.Errorf("%w: the image has no such program: start from one that has it", err)
+	}
 	if err != nil {
 		return cache.Result{}, err
 	}

@@ -50,6 +50,9 @@ func (d *doer) copy(ctx context.Context, a *action.Copy) error {
 		return fmt.Errorf("copy %s: there is no input %d", a.Src, a.Input)
 	}
 	sources, err := choose(src, a)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%q is not there: %w", rootfs.Clean(a.Src), err)
+	}
 	if err != nil {
 		return err
 	}
