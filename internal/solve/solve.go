@@ -213,7 +213,12 @@ func (s *Solver) work(ctx context.Context, v *graph.Vertex, ids map[*graph.Verte
 	job := &job{s: s, v: v, vertex: Vertex{ID: ids[v], Stage: v.Stage, Name: v.Name, Pos: v.Pos.String()}}
 	r, err := job.do(ctx, inputs)
 	if err != nil && ctx.Err() == nil {
-		return r, &StepError{Pos: v.Pos, Stage: v.Stage, Step: v.Name, Err: err}
+		pos := v.Pos
+		var at interface{ Position() graph.Pos } // a part of the step that stands elsewhere
+		if errors.As(err, &at) && at.Position().Line > 0 {
+			pos = at.Position()
+		}
+		return r, &StepError{Pos: pos, Stage: v.Stage, Step: v.Name, Err: err}
 	}
 	return r, err
 }

@@ -116,32 +116,54 @@ func Display(remote string) string {
 
 // Fetch finds the commit that the options name and checks it out, unless it is
 // there. What a commit names is never asked for again.
-func Fetch(ctx context.Context, o Options) (Result, error) {
+func Fetch(ctx context.Context, o Options) (out Result, err error) {
+	err = with(ctx, o, func(r *repository, commit string) error {
+		path, err := r.checkout(ctx, commit)
+		if err != nil {
+			return fmt.Errorf("git %s: check out %s: %w", Display(o.Remote), commit, err)
+		}
+		out = Result{Path: path, Commit: commit}
+		return nil
+	})
+	return out, err
+}
+
+// Time finds the commit that the options name and tells when it was made. Nothing is
+// checked out.
+func Time(ctx context.Context, o Options) (out time.Time, err error) {
+	err = with(ctx, o, func(r *repository, commit string) error {
+		if out, err = r.time(ctx, commit); err != nil {
+			return fmt.Errorf("git %s: %w", Display(o.Remote), err)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// with calls do for the commit that the options name, while nobody else changes what
+// is kept of the remote.
+func with(ctx context.Context, o Options, do func(r *repository, commit string) error) error {
 	if err := check(o); err != nil {
-		return Result{}, err
+		return err
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return Result{}, fmt.Errorf("make git directory: %w", err)
+		return fmt.Errorf("make git directory: %w", err)
 	}
 	sum := sha256.Sum256([]byte(o.Remote))
 	r := &repository{o: o, base: filepath.Join(o.Dir, hex.EncodeToString(sum[:]))}
 	unlock, err := lockfile.Lock(ctx, r.base+".lock", nil)
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	defer unlock()
 	commit, err := r.find(ctx)
 	if err != nil {
-		return Result{}, fmt.Errorf("git %s: %w", Display(o.Remote), err)
+		return fmt.Errorf("git %s: %w", Display(o.Remote), err)
 	}
 	if o.Checksum != "" && !strings.HasPrefix(commit, strings.ToLower(o.Checksum)) {
-		return Result{}, fmt.Errorf("git %s: %s is commit %s, but %s is wanted", Display(o.Remote), nameOf(o.Ref), commit, o.Checksum)
+		return fmt.Errorf("git %s: %s is commit %s, but %s is wanted", Display(o.Remote), nameOf(o.Ref), commit, o.Checksum)
 	}
-	path, err := r.checkout(ctx, commit)
-	if err != nil {
-		return Result{}, fmt.Errorf("git %s: check out %s: %w", Display(o.Remote), commit, err)
-	}
-	return Result{Path: path, Commit: commit}, nil
+	return do(r, commit)
 }
 
 func nameOf(ref string) string {
