@@ -78,7 +78,7 @@ var imports = map[string]string{
 
 	"internal/source":           "internal/blob internal/image internal/images internal/layout internal/reference internal/transfer",
 	"internal/source/localtree": "internal/atomicfile",
-	"internal/source/git":       "internal/lockfile",
+	"internal/source/git":       "internal/atomicfile internal/lockfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
 	"internal/worker": "internal/fileop internal/fileop/action internal/source/localtree internal/binfmt internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +

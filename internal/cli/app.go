@@ -138,7 +138,7 @@ func (a *app) images(s *state.State) *source.Images {
 func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 	return build.New(build.Options{
 		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx, a.trace), Offline: a.offline}, Now: a.now,
-		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts()},
+		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts(), Offline: a.offline},
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
 		Path: os.Getenv("PATH"),
 		SingleID: sync.OnceValue(func() bool {

@@ -11,7 +11,8 @@
 // or file that stays. A host that is not in the user's known_hosts is refused.
 //
 // The directory holds, for each remote, HEX.git, a bare repository, HEX.lock, and
-// below HEX/ one directory for each commit that was checked out. Any number of
+// below HEX/ one directory for each commit that was checked out, and a file ref-HEX
+// with the commit for each branch or tag that was asked for. Any number of
 // processes may use it at once. All of it can be fetched again.
 package git
 
@@ -32,6 +33,7 @@ import (
 	"strings"
 	"time"
 
+	"build.stacker.dev/internal/atomicfile"
 	"build.stacker.dev/internal/lockfile"
 )
 
@@ -51,6 +53,8 @@ type Options struct {
 	Environ []string
 	// KnownHosts are files of host keys.
 	KnownHosts []string
+	// Offline asks nobody: a branch or tag is what it was when it was asked for last.
+	Offline bool
 }
 
 // Result is a commit that was checked out.
@@ -201,7 +205,7 @@ func (r *repository) git(ctx context.Context, dir string, extra []string, args .
 	}
 	env := append([]string{
 		"HOME=" + r.o.Dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true",
-		"GIT_ALLOW_PROTOCOL=http:https:ssh", "GIT_TEMPLATE_DIR=", "LC_ALL=C", "GIT_SSH_COMMAND=" + r.ssh(),
+		"GIT_ALLOW_PROTOCOL=" + r.protocols(), "GIT_TEMPLATE_DIR=", "LC_ALL=C", "GIT_SSH_COMMAND=" + r.ssh(),
 	}, extra...)
 	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(config)))
 	for i, kv := range config {
@@ -234,6 +238,14 @@ func (r *repository) git(ctx context.Context, dir string, extra []string, args .
 		return "", fmt.Errorf("%s: %w: %s", args[0], err, said)
 	}
 	return out.String(), nil
+}
+
+// protocols are what git may speak.
+func (r *repository) protocols() string {
+	if r.o.Offline {
+		return "none"
+	}
+	return "http:https:ssh"
 }
 
 // ssh asks nobody and trusts only hosts that are known.
@@ -276,6 +288,9 @@ func (r *repository) find(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+	if r.o.Offline {
+		return r.kept(ctx)
+	}
 	if commitForm.MatchString(r.o.Ref) {
 		if r.has(ctx, r.o.Ref) {
 			return r.o.Ref, nil
@@ -283,10 +298,51 @@ func (r *repository) find(ctx context.Context) (string, error) {
 		return r.o.Ref, r.fetch(ctx, r.o.Ref, r.o.Ref)
 	}
 	ref, commit, err := r.resolve(ctx)
-	if err != nil || r.has(ctx, commit) {
-		return commit, err
+	if err != nil {
+		return "", err
 	}
-	return commit, r.fetch(ctx, ref, commit)
+	if !r.has(ctx, commit) {
+		if err := r.fetch(ctx, ref, commit); err != nil {
+			return "", err
+		}
+	}
+	return commit, r.remember(commit)
+}
+
+// refFile is where it is kept what the ref was.
+func (r *repository) refFile() string {
+	sum := sha256.Sum256([]byte(nameOf(r.o.Ref)))
+	return filepath.Join(r.base, "ref-"+hex.EncodeToString(sum[:]))
+}
+
+// maxCommit bounds the name of a commit, in bytes.
+const maxCommit = 64
+
+// remember keeps what the ref is, for when nobody can be asked.
+func (r *repository) remember(commit string) error {
+	if was, err := atomicfile.ReadRegular(r.refFile(), maxCommit); err == nil && string(was) == commit {
+		return nil
+	}
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(r.refFile(), []byte(commit), 0o600, atomicfile.NoSync) // one that is empty is none
+}
+
+// kept finds the commit without asking anybody.
+func (r *repository) kept(ctx context.Context) (string, error) {
+	commit := r.o.Ref
+	if !commitForm.MatchString(commit) {
+		was, err := atomicfile.ReadRegular(r.refFile(), maxCommit)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		commit = string(was)
+	}
+	if !commitForm.MatchString(commit) || !r.has(ctx, commit) {
+		return "", fmt.Errorf("%s is not on this machine, and the network is not to be used", nameOf(r.o.Ref))
+	}
+	return commit, nil
 }
 
 func (r *repository) has(ctx context.Context, commit string) bool {
