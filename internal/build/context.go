@@ -86,7 +86,7 @@ func (b *Builder) context(ctx context.Context, op graph.Context) (*cache.Result,
 	if err != nil {
 		return nil, err
 	}
-	t, err := b.index.Scan(ctx, op.Path, localtree.Options{Include: keep, FollowRoot: true})
+	t, err := b.index.Scan(ctx, op.Path, localtree.Options{Include: keep, FollowRoot: true, Xattrs: true})
 	if err != nil {
 		return nil, err
 	}

@@ -242,7 +242,7 @@ func (h *hand) attributesOf(in int, l *loaded) error {
 	}
 	l.node.mode = h.mode(st.Mode)
 	if h.src.entries != nil {
-		return nil
+		return h.listed(l.item.info.xattrs, l.node.setXattr)
 	}
 	names, err := rootfs.Flistxattr(in)
 	if errors.Is(err, unix.ENOTSUP) {

@@ -89,6 +89,9 @@ func (s *scan) run(ctx context.Context) (*Tree, error) {
 		return nil, err
 	}
 	s.recall(openRecords(old))
+	if err := s.recallXattrs(); err != nil {
+		return nil, err
+	}
 	t := &Tree{Root: s.root}
 	if t.Read, err = s.hash(ctx); err != nil {
 		return nil, err
