@@ -152,6 +152,7 @@ func (s *scan) entries() []Entry {
 		}
 		if n.IsRegular() {
 			n.Digest, all = digest.Digest(all[:each]), all[each:]
+			n.Stamp = s.stamp(n)
 		}
 		out = append(out, n.Entry)
 	}
