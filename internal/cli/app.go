@@ -43,6 +43,10 @@ type app struct {
 	stdoutTaken bool
 	// stepsQuiet: what steps print is shown only where one fails.
 	stepsQuiet bool
+
+	planning sync.Once // of plan
+	planned  userns.Plan
+	planErr  error
 }
 
 // messages is where words go that are no errors.
@@ -84,9 +88,10 @@ func (a *app) openState(ctx context.Context) (*state.State, error) {
 	return s, err
 }
 
-// plan finds out how steps get their user ids.
+// plan finds out, once, how steps are kept apart and get their user ids.
 func (a *app) plan() (userns.Plan, error) {
-	return a.planOf(userns.Level(a.settings.level))
+	a.planning.Do(func() { a.planned, a.planErr = a.planOf(userns.Level(a.settings.level)) })
+	return a.planned, a.planErr
 }
 
 // planOf is plan for one level; empty: the best that there is.

@@ -41,6 +41,11 @@ func newStep(t testing.TB, args ...string) Spec {
 // output runs a step and gives what it wrote.
 func output(t testing.TB, s Spec) (string, Exit, error) {
 	t.Helper()
+	return outputOf(t, s, Run)
+}
+
+func outputOf(t testing.TB, s Spec, run func(context.Context, Spec) (Exit, error)) (string, Exit, error) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +57,7 @@ func output(t testing.TB, s Spec) (string, Exit, error) {
 		b, _ := io.ReadAll(r)
 		text <- string(b)
 	}()
-	exit, err := Run(context.Background(), s)
+	exit, err := run(context.Background(), s)
 	_ = w.Close()
 	return <-text, exit, err
 }

@@ -26,15 +26,16 @@ import (
 // program, and tells it the arguments; and a second one that has one id only. The
 // program is also what probes the confinement from inside a step.
 
-var level = flag.String("level", "", "only this level: single, or the best")
+var level = flag.String("level", "", "only this level: single, chroot, or the best")
 
-// single says that there is only one id.
-var single bool
+// single says that there is only one id, bare that there are no namespaces.
+var single, bare bool
 
 type hello struct {
 	Args   []string
 	CI     string
 	Single bool
+	Bare   bool
 
 	Detached bool
 }
@@ -56,11 +57,11 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	code := 0
-	for _, l := range []string{"best", "single"} {
+	for _, l := range []string{"best", "single", string(userns.LevelChroot)} {
 		if *level != "" && *level != l {
 			continue
 		}
-		c, err := inWorker(l == "single")
+		c, err := inWorker(l)
 		if err != nil {
 			fmt.Println(err)
 			if os.Getenv("CI") == "true" {
@@ -85,12 +86,19 @@ func oneID() userns.Plan {
 	return p
 }
 
-func inWorker(single bool) (int, error) {
-	plan, err := userns.Detect(userns.Local(os.Getenv("PATH")))
+func inWorker(level string) (int, error) {
+	host := userns.Local(os.Getenv("PATH"))
+	if level == string(userns.LevelChroot) {
+		if host.UID != 0 {
+			return 0, nil // root's CI sees to that
+		}
+		host.Want = userns.LevelChroot
+	}
+	plan, err := userns.Detect(host)
 	if err != nil {
 		return 0, fmt.Errorf("SKIP: %w", err)
 	}
-	if single {
+	if level == "single" {
 		plan = oneID()
 	}
 	dir, err := os.MkdirTemp("", "container")
@@ -114,6 +122,9 @@ func inWorker(single bool) (int, error) {
 	defer p.Conn.Close()
 	// Files that "go test" names are not reachable for the worker.
 	args := slices.DeleteFunc(slices.Clone(os.Args), func(a string) bool { return strings.HasPrefix(a, "-test.testlogfile") })
+	if plan.Level.Bare() {
+		args = append(slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "-test.run") }), "-test.run", bareTests(args))
+	}
 	outside, err := os.MkdirTemp("", "outside")
 	if err != nil {
 		return 1, err
@@ -132,7 +143,7 @@ func inWorker(single bool) (int, error) {
 		return 1, err
 	}
 	defer m.Close()
-	b, err := json.Marshal(hello{args, os.Getenv("CI"), single, detached})
+	b, err := json.Marshal(hello{args, os.Getenv("CI"), level == "single", plan.Level.Bare(), detached})
 	if err != nil {
 		return 1, err
 	}
@@ -143,6 +154,17 @@ func inWorker(single bool) (int, error) {
 		return 1, err
 	}
 	return 0, nil
+}
+
+// bareTests is the pattern of the tests that can run without namespaces: what was asked for, of
+// those whose name begins with Bare.
+func bareTests(args []string) string {
+	for _, a := range args {
+		if v, ok := strings.CutPrefix(a, "-test.run="); ok && strings.Contains(v, "Bare") {
+			return v
+		}
+	}
+	return "^TestBare"
 }
 
 func worker(m *testing.M) int {
@@ -163,7 +185,7 @@ func worker(m *testing.M) int {
 		os.Exit(1)
 	}()
 	os.Args = h.Args
-	single = h.Single
+	single, bare = h.Single, h.Bare
 	if err := os.Setenv("CI", h.CI); err != nil {
 		fmt.Println(err)
 		return 1

@@ -143,6 +143,11 @@ func (f findings) calls() {
 	call("mknod", unix.SYS_MKNODAT, uintptr(0xffffff9c), uintptr(unsafe.Pointer(unsafe.StringData("/tmp/n\x00"))), unix.S_IFBLK)
 	call("sethostname", unix.SYS_SETHOSTNAME, path, 1, 0)
 	call("reboot", unix.SYS_REBOOT, 0, 0, 0)
+	parent := uintptr(os.Getppid())
+	call("chroot", unix.SYS_CHROOT, path, 0, 0)
+	call("kill 1", unix.SYS_KILL, 1, 0, 0)
+	call("kill parent", unix.SYS_KILL, parent, 0, 0)
+	call("ptrace parent", unix.SYS_PTRACE, unix.PTRACE_SEIZE, parent, 0)
 	if os.Getuid() == 0 {
 		call("chown", unix.SYS_FCHOWNAT, uintptr(0xffffff9c), path, 0)
 	}
