@@ -5,6 +5,7 @@ package rootfs
 
 import (
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,3 +40,54 @@ func Fchown(fd, uid, gid int) error {
 
 // ownAlready tells whether files have an owner in any case: they have no other.
 func ownAlready(uid, gid int) bool { return uid == 0 && gid == 0 && os.Geteuid() != 0 }
+
+// openOwn opens what the descriptor own, which it closes, only names: a file that this user
+// owns and whose mode forbids to open it. Root could.
+func openOwn(own, flags int) (int, error) {
+	defer closeFd(own)
+	if os.Geteuid() == 0 {
+		return -1, unix.EACCES
+	}
+	flags &^= unix.O_NOFOLLOW
+	fd := -1
+	err := unlocked(own, func(path string) (err error) {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil && fd >= 0 {
+		closeFd(fd)
+		fd = -1
+	}
+	return fd, err
+}
+
+// asOwner does something with the open file fd, if need be as root could whatever its mode.
+func asOwner(fd int, do func() error) error {
+	err := do()
+	if err != unix.EACCES || os.Geteuid() == 0 {
+		return err
+	}
+	return unlocked(fd, func(string) error { return do() })
+}
+
+// unlocked does something while the mode of the file fd, which path leads to, lets its owner do
+// everything.
+func unlocked(fd int, do func(path string) error) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || int(st.Uid) != os.Geteuid() {
+		return unix.EACCES
+	}
+	mode, kind := st.Mode&0o7777, st.Mode&unix.S_IFMT
+	if kind != unix.S_IFREG && kind != unix.S_IFDIR || mode&0o700 == 0o700 {
+		return unix.EACCES
+	}
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
+	if err := unix.Chmod(path, mode|0o700); err != nil {
+		return unix.EACCES
+	}
+	err := do(path)
+	if back := unix.Chmod(path, mode); err == nil {
+		err = back
+	}
+	return err
+}

@@ -188,6 +188,13 @@ func (r *Root) resolve(p string, flags int, perm uint32) (int, error) {
 		if err == nil {
 			return fd, nil
 		}
+		if err == unix.EACCES && flags&(unix.O_CREAT|unix.O_PATH) == 0 {
+			how.Flags = how.Flags&(unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC) | unix.O_PATH
+			if fd, err = unix.Openat2(r.fd, p, &how); err != nil {
+				return -1, unix.EACCES
+			}
+			return openOwn(fd, flags)
+		}
 		if err != unix.EAGAIN && err != unix.EINTR {
 			return -1, err
 		}
@@ -212,6 +219,13 @@ func plainOnly(fd int) error {
 func openat(dirfd int, name string, flags int, perm uint32) (int, error) {
 	for {
 		fd, err := unix.Openat(dirfd, name, flags|unix.O_CLOEXEC, perm)
+		if err == unix.EACCES && flags&unix.O_CREAT == 0 {
+			own, err := unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return -1, unix.EACCES
+			}
+			return openOwn(own, flags)
+		}
 		if err != unix.EINTR {
 			return fd, err
 		}

@@ -99,7 +99,11 @@ func (e *engine) umask() uint32 { return e.core.Place().Umask }
 func (e *engine) create(s *spot, flags int, mode uint32) (int, bool, syscall.Errno) {
 	o, errno := e.maker(s.dir)
 	if errno == syscall.EACCES { // what is there may be opened
-		return e.openEntry(s, flags&^(syscall.O_CREAT|syscall.O_EXCL), 0)
+		fd, wait, errno := e.openEntry(s, flags&^(syscall.O_CREAT|syscall.O_EXCL), 0)
+		if errno == syscall.ENOENT {
+			errno = syscall.EACCES
+		}
+		return fd, wait, errno
 	}
 	if errno != 0 {
 		return -1, false, errno

@@ -182,6 +182,10 @@ func (e *engine) device(s *spot) bool {
 
 // openEntry opens the entry at the spot, which is no link, or gives errFollow.
 func (e *engine) openEntry(s *spot, flags int, mode uint32) (fd int, wait bool, errno syscall.Errno) {
+	if waits(s, flags) {
+		name, _, errno := s.entry(false)
+		return name, true, errno
+	}
 	open := func() (int, syscall.Errno) {
 		return openat(s.dir, s.leaf, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, mode)
 	}
@@ -202,20 +206,21 @@ func (e *engine) openEntry(s *spot, flags int, mode uint32) (fd int, wait bool, 
 		if errno != 0 {
 			return -1, false, errno
 		}
-	case syscall.ENXIO:
-		// A FIFO without a reader, a device that is not there, or a socket.
-		name, st, no := s.entry(false)
-		if no == 0 && st.Mode&typeMask == syscall.S_IFIFO && flags&syscall.O_NONBLOCK == 0 {
-			return name, true, 0
-		}
-		if no == 0 {
-			closeFd(name)
-		}
-		return -1, false, errno
 	default:
 		return -1, false, errno
 	}
 	return e.settle(fd, flags)
+}
+
+// waits tells whether there is a FIFO at the spot, of which the open has to wait for the other
+// end: to open it even for a moment would be noticed there.
+func waits(s *spot, flags int) bool {
+	var st syscall.Stat_t
+	if flags&(syscall.O_NONBLOCK|syscall.O_EXCL) != 0 || flags&syscall.O_ACCMODE == syscall.O_RDWR {
+		return false
+	}
+	_, _, errno := syscall.Syscall6(sysFstatat, uintptr(s.dir), ptr(cstr(s.leaf)), ptr(&st), atSymlinkNofollow, 0, 0)
+	return errno == 0 && st.Mode&typeMask == syscall.S_IFIFO
 }
 
 // forcedEntry opens a file whose own mode forbids it.
@@ -231,8 +236,8 @@ func (e *engine) forcedEntry(s *spot, open func() (int, syscall.Errno)) (int, sy
 	return e.forced(name, open)
 }
 
-// settle makes a file that was opened without waiting what the process wants. FIFOs have to
-// be opened again.
+// settle makes a file that was opened without waiting what the process wants. One that became a
+// FIFO meanwhile has to be opened again.
 func (e *engine) settle(fd, flags int) (int, bool, syscall.Errno) {
 	if flags&syscall.O_NONBLOCK != 0 {
 		return fd, false, 0
@@ -273,14 +278,14 @@ func (e *engine) reopen(fd, flags int, changes bool) (int, bool, syscall.Errno) 
 		return -1, false, syscall.EISDIR
 	}
 	flags &^= syscall.O_CREAT | syscall.O_EXCL | syscall.O_NOFOLLOW
+	if kind == syscall.S_IFIFO && flags&syscall.O_NONBLOCK == 0 && flags&syscall.O_ACCMODE != syscall.O_RDWR {
+		out, errno := dup(fd)
+		return out, true, errno
+	}
 	open := func() (int, syscall.Errno) { return openat(atFdcwd, procFd(fd), flags|syscall.O_NONBLOCK, 0) }
 	out, errno := open()
 	if errno == syscall.EACCES {
 		out, errno = e.forced(fd, open)
-	}
-	if errno == syscall.ENXIO && kind == syscall.S_IFIFO && flags&syscall.O_NONBLOCK == 0 {
-		out, errno = dup(fd)
-		return out, true, errno
 	}
 	if errno != 0 {
 		return -1, false, errno
