@@ -43,6 +43,7 @@ var imports = map[string]string{
 		" internal/layout" +
 		" internal/lockfile" +
 		" internal/mount" +
+		" internal/nearest" +
 		" internal/progress" +
 		" internal/reference" +
 		" internal/registry" +
@@ -57,15 +58,15 @@ var imports = map[string]string{
 		" internal/userns",
 	"internal/progress": "internal/solve",
 
-	"internal/frontend/dockerfile":  "internal/frontend/llb internal/graph",
+	"internal/frontend/dockerfile":  "internal/frontend/llb internal/graph internal/nearest",
 	"internal/frontend/llb":         "internal/fileop/action internal/graph",
 	"internal/fileop":               "internal/compress internal/fileop/action internal/layer internal/layer/record internal/rootfs internal/source/localtree",
 	"internal/fileop/action":        "",
-	"internal/frontend/stackerfile": "internal/graph internal/source",
+	"internal/frontend/stackerfile": "internal/graph internal/nearest internal/source",
 	"internal/frontend/convert":     "internal/frontend/stackerfile",
 	"internal/graph":                "internal/fileop/action",
 	"internal/solve":                "internal/cache internal/graph",
-	"internal/build": "internal/source/git internal/fileop internal/fileop/action internal/rootfs internal/bom internal/cache internal/compress internal/graph internal/image internal/par internal/snapshot internal/solve " +
+	"internal/build": "internal/source/git internal/fileop internal/fileop/action internal/rootfs internal/bom internal/cache internal/compress internal/graph internal/image internal/nearest internal/par internal/snapshot internal/solve " +
 		"internal/source internal/source/httpfile internal/source/localtree internal/state internal/worker",
 	"internal/export": "internal/archive internal/blob internal/cache internal/compress internal/graph internal/image internal/layout " +
 		"internal/reference internal/registry internal/snapshot internal/solve internal/source internal/state internal/transfer internal/worker",
@@ -77,7 +78,7 @@ var imports = map[string]string{
 
 	"internal/source":           "internal/blob internal/image internal/images internal/layout internal/reference internal/transfer",
 	"internal/source/localtree": "internal/atomicfile",
-	"internal/source/git":       "internal/lockfile",
+	"internal/source/git":       "internal/atomicfile internal/lockfile",
 	"internal/source/httpfile":  "internal/atomicfile internal/lockfile internal/source/localtree",
 
 	"internal/worker": "internal/fileop internal/fileop/action internal/source/localtree internal/binfmt internal/bom internal/bom/scan internal/compress internal/container internal/layer internal/layer/erofs internal/layer/squashfs internal/layer/verity internal/mount internal/rootfs internal/shell " +
@@ -128,6 +129,7 @@ var imports = map[string]string{
 	"internal/compress/lz4":     "",
 	"internal/atomicfile":       "",
 	"internal/lockfile":         "",
+	"internal/nearest":          "",
 	"internal/par":              "",
 }
 

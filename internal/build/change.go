@@ -69,7 +69,7 @@ func (b *Builder) addCopied(key *cache.Ingredients, c *action.Copy, from cache.R
 	}
 	chosen, err := l.choose(c)
 	if err != nil {
-		return explainMissing(c, err)
+		return l.explainMissing(c, err)
 	}
 	list, err := b.State.Cache.PutList(localtree.Marshal(chosen))
 	if err != nil {
@@ -145,14 +145,6 @@ func (l *listing) below(c *action.Copy) []localtree.Entry {
 // find is where a path is in the list, or would be.
 func (l *listing) find(p string) (int, bool) {
 	return slices.BinarySearchFunc(l.entries, p, func(e localtree.Entry, p string) int { return strings.Compare(e.Path, p) })
-}
-
-// explainMissing says what is usually wrong when a copy finds nothing.
-func explainMissing(c *action.Copy, err error) error {
-	if !os.IsNotExist(err) && ignoreMissing(err) != nil {
-		return err
-	}
-	return fmt.Errorf("%q: not found in the build context: is it there, and not excluded by .dockerignore? (%w)", c.Src, err)
 }
 
 func (b *Builder) runChange(ctx context.Context, op graph.Change, v *graph.Vertex, in []cache.Result, emit solve.Sink) (cache.Result, error) {

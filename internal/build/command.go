@@ -163,6 +163,11 @@ func (s *step) mount(ctx context.Context, m graph.Mount, in []cache.Result, emit
 		return s.agent(m, out)
 	case graph.MountCache, graph.MountBind:
 		if m.Input >= 0 {
+			if l := s.b.lists.get(in[m.Input]); l != nil && m.Type == graph.MountBind {
+				if err := l.check(m.Selector); err != nil {
+					return out, false, err
+				}
+			}
 			if out.Lower, err = s.lower(ctx, s.b.part(in[m.Input], m.Selector), emit); err != nil {
 				return out, false, err
 			}

@@ -74,7 +74,7 @@ func (b *Builder) draft(ctx context.Context, op graph.Change, in []cache.Result,
 	if err := blob.CommitAs(d); err != nil {
 		return out, false, err
 	}
-	if err := b.State.Cache.SetVerified(d.Digest, reply.DiffID, now); err != nil {
+	if err := errors.Join(b.State.Cache.SetVerified(d.Digest, reply.DiffID, now), b.State.Written(d, now)); err != nil {
 		return out, false, err
 	}
 	out = b.withLayer(base, reply.ApplyReply, cache.Layer{Clamp: r.Clamp, Blob: &d})

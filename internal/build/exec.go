@@ -154,6 +154,9 @@ func (b *Builder) runExec(ctx context.Context, op graph.Exec, v *graph.Vertex, i
 	if b.Console != nil {
 		b.Console.End()
 	}
+	if err != nil && op.Command != nil && strings.HasSuffix(err.Error(), "exec "+op.Args[0]+": "+unix.ENOENT.Error()) {
+		err = fmt.Errorf("%w: the image has no such program: start from one that has it", err)
+	}
 	if err != nil {
 		return cache.Result{}, err
 	}
@@ -293,15 +296,28 @@ func (s *step) prepare(ctx context.Context, op graph.Exec, v *graph.Vertex, in [
 	for _, bind := range op.Binds {
 		f, detached, err := b.bind(ctx, bind.Source)
 		if errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("failed to bind mount %q at %q: bind mount source %q does not exist, refusing bind mount", bind.Source, bind.Target, bind.Source)
+			return &placedError{bind.Pos, fmt.Errorf("failed to bind mount %q at %q: bind mount source %q does not exist, refusing bind mount",
+				bind.Source, bind.Target, bind.Source)}
 		}
 		if err != nil {
-			return fmt.Errorf("bind %s: %w", bind.Source, err)
+			return &placedError{bind.Pos, fmt.Errorf("bind %s: %w", bind.Source, err)}
 		}
 		s.req.Binds = append(s.req.Binds, worker.Bind{File: s.file(f), Detached: detached, Target: bind.Target})
 	}
 	return nil
 }
+
+// placedError is about a part of a step that has a place of its own in the build file.
+type placedError struct {
+	pos graph.Pos
+	error
+}
+
+// Position is that place.
+func (e *placedError) Position() graph.Pos { return e.pos }
+
+// Unwrap gives the cause.
+func (e *placedError) Unwrap() error { return e.error }
 
 func (b *Builder) bind(ctx context.Context, path string) (*os.File, bool, error) {
 	w, err := b.State.Worker(ctx)

@@ -4,15 +4,18 @@
 package build
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/cache"
+	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/solve"
 	"build.stacker.dev/internal/worker"
@@ -39,9 +42,25 @@ func (b *Builder) runTar(ctx context.Context, archive cache.Result) (cache.Resul
 	defer f.Close()
 	reply, err := w.Apply(ctx, worker.ApplyRequest{Decompress: true}, f)
 	if err != nil {
-		return cache.Result{}, fmt.Errorf("unpack %s: %w", archive.Path, err)
+		return cache.Result{}, fmt.Errorf("unpack %s: %w", archive.Path, explainArchive(f, err))
 	}
 	return b.withLayer(cache.Result{}, reply, cache.Layer{}), nil
+}
+
+// explainArchive tells a file that is no archive at all from one that is damaged.
+func explainArchive(f *os.File, err error) error {
+	z, how, zerr := compress.NewReader(io.NewSectionReader(f, 0, math.MaxInt64))
+	if zerr != nil {
+		return err
+	}
+	defer z.Close()
+	if how != compress.None {
+		return err
+	}
+	if _, terr := tar.NewReader(z).Next(); terr == nil || errors.Is(terr, io.EOF) {
+		return err
+	}
+	return errors.New("it is no tar archive")
 }
 
 // fileKey is what a File op's layer depends on: the layers below (they decide

@@ -9,23 +9,31 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"time"
 
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/source/git"
+	"build.stacker.dev/internal/source/httpfile"
 	"build.stacker.dev/internal/source/localtree"
 	"build.stacker.dev/internal/state"
 )
 
-// git checks a commit out. A branch is asked for in every build.
-func (b *Builder) git(ctx context.Context, op graph.Git) (*cache.Result, error) {
-	o := b.Git
+// gitOptions says what a source from git is.
+func (b *Builder) gitOptions(op graph.Git) (o git.Options, err error) {
+	o = b.Git
 	o.Dir = b.State.Path(state.GitDir)
 	o.Remote, o.Ref, o.Checksum = op.Remote, op.Ref, op.Checksum
 	o.KeepDir, o.SkipSubmodules, o.CommitTimes = op.KeepGitDir, op.SkipSubmodules, op.CommitTimes
-	var err error
-	if o.Authorization, err = b.authorization(op); err != nil {
+	o.Authorization, err = b.authorization(op)
+	return o, err
+}
+
+// git checks a commit out. A branch is asked for in every build.
+func (b *Builder) git(ctx context.Context, op graph.Git) (*cache.Result, error) {
+	o, err := b.gitOptions(op)
+	if err != nil {
 		return nil, err
 	}
 	r, err := git.Fetch(ctx, o)
@@ -41,6 +49,28 @@ func (b *Builder) git(ctx context.Context, op graph.Git) (*cache.Result, error) 
 		return nil, err
 	}
 	return b.listed(&listing{entries: t.Entries, dir: t.Root}), nil
+}
+
+// Modified gives the time of what comes from elsewhere: when a commit was made, what
+// the server says of a download. It is zero where nobody knows one.
+func (b *Builder) Modified(ctx context.Context, op graph.Op) (time.Time, error) {
+	switch op := op.(type) {
+	case graph.Git:
+		o, err := b.gitOptions(op)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return git.Time(ctx, o)
+	case graph.Download:
+		o := b.HTTP
+		o.Hash, o.Index = op.Checksum, b.index
+		f, err := httpfile.Fetch(ctx, op.URL, o)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return f.Modified, nil
+	}
+	return time.Time{}, nil
 }
 
 // authorization gives the header of the secrets that a source names, where they

@@ -19,7 +19,9 @@ import (
 	"golang.org/x/term"
 
 	"build.stacker.dev/internal/build"
+	"build.stacker.dev/internal/frontend/dockerfile"
 	"build.stacker.dev/internal/frontend/stackerfile"
+	"build.stacker.dev/internal/graph"
 	"build.stacker.dev/internal/progress"
 	"build.stacker.dev/internal/registry"
 	"build.stacker.dev/internal/solve"
@@ -47,6 +49,10 @@ type app struct {
 	planning sync.Once // of plan
 	planned  userns.Plan
 	planErr  error
+
+	// The build file that was read, and its name, where that may be no file.
+	buildFile     string
+	buildFileData []byte
 }
 
 // messages is where words go that are no errors.
@@ -132,7 +138,7 @@ func (a *app) images(s *state.State) *source.Images {
 func (a *app) builder(ctx context.Context, s *state.State) *build.Builder {
 	return build.New(build.Options{
 		State: s, Images: a.images(s), HTTP: httpfile.Options{Credentials: fileCredentials(ctx, a.trace), Offline: a.offline}, Now: a.now,
-		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts()},
+		Git:        git.Options{Environ: os.Environ(), KnownHosts: knownHosts(), Offline: a.offline},
 		StackerDir: a.settings.stackerDir, StackerDirGiven: a.settings.stackerDirGiven,
 		Path: os.Getenv("PATH"),
 		SingleID: sync.OnceValue(func() bool {
@@ -211,15 +217,32 @@ func (a *app) explainError(err error) string {
 	if errors.As(err, &file) {
 		return file.Detail()
 	}
+	var mistake *dockerfile.Mistake
+	if errors.As(err, &mistake) {
+		return (&stackerfile.Error{Pos: stackerfile.Pos(mistake.Pos), Msg: mistake.Text, Quote: mistake.Quote, Hint: mistake.Hint}).Detail()
+	}
 	text := err.Error()
 	var step *solve.StepError
 	if errors.As(err, &step) && step.Pos.Line > 0 {
 		text = fmt.Sprintf("%s: %s", step.Pos, text)
-		if q := stackerfile.Quote(step.Pos.File, step.Pos.Line, step.Pos.Column); q != "" {
+		if q := a.quote(step.Pos); q != "" {
 			text += "\n" + strings.TrimRight(q, "\n")
 		}
 	}
 	return text + a.hint(err)
+}
+
+// quote gives a line of the build file. That may be no file of this machine.
+func (a *app) quote(at graph.Pos) string {
+	if a.buildFileData == nil || at.File != a.buildFile {
+		return stackerfile.Quote(at.File, at.Line, at.Column)
+	}
+	lines := strings.Split(string(a.buildFileData), "\n")
+	if at.Line > len(lines) {
+		return ""
+	}
+	_, quote, _ := strings.Cut((&stackerfile.Error{Pos: stackerfile.Pos(at), Quote: lines[at.Line-1]}).Detail(), "\n")
+	return quote
 }
 
 // hint says what to do about faults of the machine.

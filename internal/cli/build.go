@@ -217,6 +217,7 @@ func (a *app) build(ctx context.Context, o buildOptions) (err error) {
 	if err := o.check(); err != nil {
 		return err
 	}
+	a.offline = o.offline
 	p, err := a.load(o.fileOptions)
 	if err != nil {
 		return err
@@ -360,7 +361,7 @@ func (r *buildRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.app.offline = r.options.offline; r.app.offline {
+	if r.app.offline {
 		sharing = sharing.local()
 	}
 	err = r.attempt(ctx, s, sharing)

@@ -141,7 +141,14 @@ func (d *dockerBuild) prepare(ctx context.Context) (err error) {
 	if o.Attributes, err = d.options.frontendAttributes(d.shared); err != nil {
 		return err
 	}
-	o.LLB = llb.Options{Locals: map[string]string{}, Layouts: map[string]string{}, AllowInsecure: insecure || d.shared.privileged, Rename: d.localName}
+	o.LLB = llb.Options{Locals: map[string]string{}, Layouts: map[string]string{}, AllowInsecure: insecure || d.shared.privileged, Rename: d.localName, Read: d.ReadFile}
+	if o.LLB.Clamp, err = d.clamp(); err != nil {
+		return err
+	}
+	o.Given, err = d.options.given()
+	if err != nil {
+		return err
+	}
 	if err := d.namedContexts(); err != nil {
 		return err
 	}
@@ -166,6 +173,21 @@ func (d *dockerBuild) prepare(ctx context.Context) (err error) {
 		return nil
 	}
 	return d.fromDirectory()
+}
+
+// clamp is not nil where an output wants times that are not after SOURCE_DATE_EPOCH.
+// The frontend puts that into it.
+func (d *dockerBuild) clamp() (*time.Time, error) {
+	specs, err := d.shared.output.specs()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range specs {
+		if s.Layers.Rewrite {
+			return &time.Time{}, nil
+		}
+	}
+	return nil, nil
 }
 
 // fromDirectory is for a build context on this machine.
@@ -202,6 +224,10 @@ func (d *dockerBuild) fromDirectory() error {
 func (d *dockerBuild) dockerfileAt(file string) error {
 	o := &d.frontend
 	o.File = file
+	// Before anything is read: a file may say that it has terabytes.
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > dockerfileLimit {
+		return fmt.Errorf("%s has %d bytes: a Dockerfile has at most %d", file, info.Size(), dockerfileLimit)
+	}
 	if d.options.ignoreFile == "" {
 		o.LLB.Locals["dockerfile"] = filepath.Dir(file)
 		o.Attributes["filename"] = filepath.Base(file)
@@ -364,6 +390,11 @@ func (d *dockerBuild) localName(ref string) string {
 	return ref
 }
 
+// Modified implements dockerfile.Engine.
+func (d *dockerBuild) Modified(ctx context.Context, op graph.Op) (time.Time, error) {
+	return d.builder.Modified(ctx, op)
+}
+
 // ReadFile implements dockerfile.Engine.
 func (d *dockerBuild) ReadFile(ctx context.Context, v *graph.Vertex, name string, limit int64) ([]byte, error) {
 	if op, ok := v.Op.(graph.Context); ok {
@@ -435,7 +466,7 @@ func (d *dockerBuild) load(ctx context.Context) (*dockerfile.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := llb.Load(def, d.frontend.LLB)
+	v, err := llb.Load(ctx, def, d.frontend.LLB)
 	if err != nil {
 		return nil, err
 	}
@@ -463,6 +494,7 @@ func (d *dockerBuild) forDefinition() error {
 			return fmt.Errorf("--%s belongs to Dockerfile builds: what --llb builds says everything itself", f.name)
 		}
 	}
+	d.frontend.LLB.Clamp = nil
 	if v := d.frontend.Attributes["build-arg:SOURCE_DATE_EPOCH"]; v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {

@@ -106,19 +106,38 @@ func (o *dockerOptions) frontendAttributes(shared buildOptions) (map[string]stri
 	return out, nil
 }
 
-// arguments adds build arguments: those of files first, as buildah does.
-func (o *dockerOptions) arguments(out map[string]string) error {
-	all := []string{}
+// allArguments are the build arguments that the user gives: those of files first, as
+// buildah does.
+func (o *dockerOptions) allArguments() ([]string, error) {
+	var all []string
 	for _, name := range o.buildArgFiles {
 		data, err := os.ReadFile(name)
 		if err != nil {
-			return fmt.Errorf("--build-arg-file: %w", err)
+			return nil, fmt.Errorf("--build-arg-file: %w", err)
 		}
 		for line := range strings.Lines(string(data)) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 				all = append(all, line)
 			}
 		}
+	}
+	return append(all, o.buildArgs...), nil
+}
+
+// given are the names of these arguments.
+func (o *dockerOptions) given() ([]string, error) {
+	all, err := o.allArguments()
+	for i := range all {
+		all[i], _, _ = strings.Cut(all[i], "=")
+	}
+	return all, err
+}
+
+// arguments adds build arguments to the frontend's attributes.
+func (o *dockerOptions) arguments(out map[string]string) error {
+	all, err := o.allArguments()
+	if err != nil {
+		return err
 	}
 	if o.epoch != "" {
 		out["build-arg:SOURCE_DATE_EPOCH"] = o.epoch
@@ -132,7 +151,7 @@ func (o *dockerOptions) arguments(out map[string]string) error {
 			}
 		}
 	}
-	for _, arg := range append(all, o.buildArgs...) {
+	for _, arg := range all {
 		k, v, ok := strings.Cut(arg, "=")
 		if k == "" {
 			return fmt.Errorf("--build-arg %s: write NAME=VALUE", arg)

@@ -34,12 +34,18 @@ import (
 // build reads the Dockerfile, brings its images about and exports them.
 func (d *dockerBuild) build(ctx context.Context, s *state.State) error {
 	r, err := d.load(ctx)
+	if r != nil {
+		for _, w := range r.Warnings {
+			d.warn(fmt.Sprintf("%s: %s (%s)", w.Pos, w.Text, w.Rule))
+		}
+	}
 	if err != nil {
 		return err
 	}
-	for _, w := range r.Warnings {
-		d.events(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: time.Now(), Text: fmt.Sprintf("%s: %s (%s)", w.Pos, w.Text, w.Rule)})
+	if r.Unused != "" {
+		d.warn("build arguments that no ARG takes: " + r.Unused)
 	}
+	d.app.buildFile, d.app.buildFileData = d.frontend.File, r.Data
 	with, err := d.shared.cache.parse()
 	if err != nil {
 		return err
@@ -118,6 +124,10 @@ func (d *dockerBuild) tell(outputs *outputSet, layouts []layoutTag) error {
 		}
 	}
 	return nil
+}
+
+func (d *dockerBuild) warn(text string) {
+	d.events(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: time.Now(), Text: text})
 }
 
 func (d *dockerBuild) note(text string) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/client/llb/llbbuild"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -23,6 +24,14 @@ func definitions() map[string]llb.State {
 	}
 	one := llb.Scratch().File(llb.Mkfile("/same", 0o600, []byte("one")).Mkfile("/one", 0o644, []byte("1")))
 	two := llb.Scratch().File(llb.Mkfile("/same", 0o640, []byte("two")).Mkfile("/two", 0o644, []byte("22")))
+	nested, err := one.Marshal(context.Background())
+	if err != nil {
+		panic(err) // of a constant
+	}
+	def, err := nested.ToPB().MarshalVT()
+	if err != nil {
+		panic(err)
+	}
 	made := sh(base, "mkdir /d && echo x > /d/x && rm /bin/yes").Root()
 	return map[string]llb.State{
 		"files": llb.Scratch().File(llb.Mkdir("/a/b", 0o750, llb.WithParents(true)).Mkfile("/a/b/f", 0o640, []byte("text"), llb.WithUIDGID(3, 4)).
@@ -30,6 +39,9 @@ func definitions() map[string]llb.State {
 		"copy": llb.Scratch().File(llb.Copy(llb.Local("context"), "/dir", "/to", &llb.CopyInfo{CopyDirContentsOnly: true, CreateDestPath: true})),
 		"run": sh(base, "cat /in/one > /seen && cat /empty/* ; echo $A > /env", llb.AddEnv("A", "b"),
 			llb.AddMount("/in", one, llb.Readonly), llb.AddMount("/empty", llb.Scratch(), llb.Tmpfs())).Root(),
+		// Its definition is in a file of another result.
+		"build": llb.Scratch().File(llb.Mkfile("/def", 0o600, def)).With(llbbuild.Build(llbbuild.WithFilename("/def"))),
+		"none":  llb.Scratch().File(llb.Mkfile("/def", 0o600, nil)).With(llbbuild.Build()),
 		"merge": llb.Merge([]llb.State{one, two}),
 		"diff":  llb.Diff(base, made),
 		"apply": llb.Merge([]llb.State{two, llb.Diff(base, made)}),

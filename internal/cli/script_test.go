@@ -219,6 +219,7 @@ func TestScripts(t *testing.T) {
 			"interrupt": cmdInterrupt,
 			"llb":       cmdLLB,
 			"mktar":     cmdTar,
+			"poison":    cmdPoison,
 			"push":      cmdPush,
 			"referrers": cmdReferrers,
 			"registry":  cmdRegistry,
@@ -228,7 +229,9 @@ func TestScripts(t *testing.T) {
 			"spoil":     cmdSpoil,
 			"status":    cmdStatus,
 			"tmpfs":     cmdTmpfs,
+			"upstream":  cmdUpstream,
 			"validate":  cmdValidate,
+			"volume":    cmdVolume,
 		},
 	})
 }

@@ -152,8 +152,12 @@ func (s *secretStore) Agent(id string) (func() (net.Conn, error), bool, error) {
 			return nil, false, fmt.Errorf("--ssh %s: %w", id, err)
 		}
 		key, err := ssh.ParseRawPrivateKey(data)
+		var locked *ssh.PassphraseMissingError
+		if errors.As(err, &locked) {
+			return nil, false, fmt.Errorf("--ssh %s: key %s has a passphrase: give it to an agent with ssh-add, and write --ssh %s", id, p, id)
+		}
 		if err != nil {
-			return nil, false, fmt.Errorf("--ssh %s: read key %s: %w: a key with a passphrase goes into an agent", id, p, err)
+			return nil, false, fmt.Errorf("--ssh %s: %s is no private key: %w", id, p, err)
 		}
 		if err := keys.Add(agent.AddedKey{PrivateKey: key}); err != nil {
 			return nil, false, fmt.Errorf("--ssh %s: %w", id, err)

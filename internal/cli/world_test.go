@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -33,6 +34,7 @@ import (
 type world struct {
 	t        testing.TB
 	registry *registrytest.Server
+	stop     func() // what upstream started
 	mu       sync.Mutex
 	requests []string // to the file server
 }
@@ -71,6 +73,37 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("REGISTRY", w.registry.Host())
 }
 
+// cmdUpstream starts Debian's docker-registry and sets REGISTRY to its host and port,
+// or stops it: upstream [stop].
+func cmdUpstream(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	if len(args) > 0 {
+		w.stop()
+		return
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	address := l.Addr().String()
+	ts.Check(l.Close())
+	config := ts.MkAbs("registry.yml")
+	text := fmt.Sprintf("version: 0.1\nstorage:\n  filesystem: {rootdirectory: %s}\nhttp:\n  addr: %q\n", ts.MkAbs("registry.data"), address)
+	ts.Check(os.WriteFile(config, []byte(text), 0o600))
+	cmd := exec.Command("docker-registry", "serve", config)
+	ts.Check(cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	w.stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	ts.Defer(w.stop)
+	ts.Check(wait(func() bool {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		return err == nil && c.Close() == nil
+	}, ended))
+	ts.Setenv("REGISTRY", address)
+}
+
 // cmdFault makes the registry answer requests whose method and path have a text with
 // a status; alone it ends all faults: fault [TEXT STATUS].
 func cmdFault(ts *testscript.TestScript, _ bool, args []string) {
@@ -85,6 +118,26 @@ func cmdFault(ts *testscript.TestScript, _ bool, args []string) {
 		Match:  func(r *http.Request) bool { return strings.Contains(r.Method+" "+r.URL.Path, args[0]) },
 		Answer: func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) { rw.WriteHeader(code) },
 	})
+}
+
+// cmdPoison gives every tag of a repository the manifest of another one: poison REPOSITORY.
+func cmdPoison(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: poison REPOSITORY")
+	}
+	s := worldOf(ts).registry
+	tags := s.Tags(args[0])
+	if len(tags) < 2 {
+		ts.Fatalf("%s has the tags %q, want two", args[0], tags)
+	}
+	first, _, _ := s.Manifest(args[0], tags[0])
+	for i, tag := range tags {
+		data, mediaType := first, ocispec.MediaTypeImageManifest
+		if i+1 < len(tags) {
+			data, mediaType, _ = s.Manifest(args[0], tags[i+1])
+		}
+		s.PutManifest(args[0], tag, mediaType, data)
+	}
 }
 
 // cmdAttach makes a referrer of an image in the registry: attach REPOSITORY:TAG TEXT.
@@ -305,12 +358,42 @@ func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.Mkdir(dir, 0o755))
 	ts.Check(syscall.Mount("none", dir, "tmpfs", 0, "mode=755,size="+args[1]))
+	unmountLater(ts, dir)
+}
+
+// unmountLater unmounts at the script's end. State directories belong to ids that
+// only the program can act for: they go with the mount.
+func unmountLater(ts *testscript.TestScript, dir string) {
 	ts.Defer(func() {
-		// State directories belong to ids that only the program can act for: they go with the mount.
 		if err := syscall.Unmount(dir, 0); err != nil {
 			worldOf(ts).t.Errorf("unmount %s: %v", dir, err)
 		}
 	})
+}
+
+// cmdVolume makes a file system that lies in a file and mounts it until the script's
+// end: volume KIND DIRECTORY SIZE [OPTIONS], as "volume btrfs data 200m". The kind
+// overlay is one of directories beside DIRECTORY, which must be in no overlay.
+func cmdVolume(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: volume KIND DIRECTORY SIZE [OPTIONS]")
+	}
+	kind, dir, options := args[0], ts.MkAbs(args[1]), "loop"
+	if len(args) > 3 {
+		options += "," + args[3]
+	}
+	ts.Check(os.Mkdir(dir, 0o755))
+	if kind == "overlay" {
+		for _, d := range []string{".lower", ".upper", ".work"} {
+			ts.Check(os.Mkdir(dir+d, 0o755))
+		}
+		ts.Check(syscall.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+".lower,upperdir="+dir+".upper,workdir="+dir+".work"))
+	} else {
+		ts.Check(ts.Exec("truncate", "-s", args[2], dir+".image"))
+		ts.Check(ts.Exec("mkfs."+kind, "-q", dir+".image"))
+		ts.Check(ts.Exec("mount", "-o", options, dir+".image", dir))
+	}
+	unmountLater(ts, dir)
 }
 
 // process is what /proc tells of one, as far as it may be read.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/archive"
 	"build.stacker.dev/internal/blob"
@@ -131,19 +130,7 @@ func (b blobPlace) place(d ocispec.Descriptor) string { return b.dir + " " + str
 
 // stat says which file a blob is, and in which state.
 func (b blobPlace) stat(d ocispec.Descriptor) (string, error) {
-	f, size, err := b.blobs.File(d.Digest)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return "", fmt.Errorf("stat blob %s: %w", d.Digest, err)
-	}
-	if size != d.Size {
-		return "", fmt.Errorf("blob %s: %w", d.Digest, blob.ErrCorrupt)
-	}
-	return fmt.Sprintln(st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
+	return b.blobs.Look(d)
 }
 
 // archivePlace is an archive that is a file: layers are made in it.

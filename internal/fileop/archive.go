@@ -27,6 +27,11 @@ import (
 // would give (layer.Diff). Each file that is copied is read here, once. withRoot tells
 // whether the root directory itself is in it. The draft must not be changed any more.
 func (d *Draft) Archive(ctx context.Context, w io.Writer) (res layer.DiffResult, withRoot bool, err error) {
+	return d.write(ctx, w, nil)
+}
+
+// write is Archive, and fills a tree beside that if t is not nil.
+func (d *Draft) write(ctx context.Context, w io.Writer, t *laying) (res layer.DiffResult, withRoot bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	list := d.flatten()
@@ -34,10 +39,11 @@ func (d *Draft) Archive(ctx context.Context, w io.Writer) (res layer.DiffResult,
 	if !withRoot {
 		list = list[1:]
 	}
-	p := newPreload(ctx, list)
+	p := newPreload(ctx, list, t)
 	defer p.close()
 	defer cancel(context.Canceled) // before close waits
 	a := &archiver{preload: p, opt: d.opt, lost: d.lost, linked: map[origin]string{}}
+	defer a.to.close()
 	res, err = layer.Compose(ctx, w, a.entries(ctx, list))
 	for _, n := range list {
 		if n.copied != nil {
@@ -83,6 +89,7 @@ type archiver struct {
 	lost   bool              // of the draft
 	linked map[origin]string // the first name of a file that has several
 	body   bytes.Reader
+	to     place // where the last file was made that this makes
 }
 
 func (a *archiver) entries(ctx context.Context, list []named) iter.Seq2[*layer.Entry, error] {
@@ -136,15 +143,24 @@ func (a *archiver) file(ctx context.Context, n named) (*layer.Entry, error) {
 		id := origin{n.copied.copier, l.id}
 		if first, ok := a.linked[id]; ok {
 			e.HardLink, e.Size, e.Xattrs = first, 0, nil
-			return e, nil
+			if a.tree != nil {
+				err = a.tree.root.Link(first, n.name)
+			}
+			return e, err
 		}
 		a.linked[id] = n.name
+		if a.tree != nil && l.whole {
+			err = a.tree.file(&a.to, l)
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	if l.whole {
 		a.body.Reset(l.data)
 		e.Content = &a.body
 	} else {
-		e.Content = &streamed{ctx: ctx, l: l, hash: sha256.New()}
+		e.Content = &streamed{ctx: ctx, l: l, hash: sha256.New(), tree: a.tree, to: &a.to}
 	}
 	return e, nil
 }
@@ -154,11 +170,13 @@ type loaded struct {
 	node  node // its attributes
 	id    inode
 	links uint64
+	atime unix.Timespec
 	size  int64
 	data  []byte // if whole
 	whole bool
 	err   error
 
+	name   string
 	item   *item
 	copier *copier
 }
@@ -217,9 +235,10 @@ func (h *hand) attributesOf(in int, l *loaded) error {
 	if h.owner != nil {
 		o = *h.owner
 	}
-	l.node = node{uid: o.uid, gid: o.gid, mtime: st.Mtim}
+	l.node, l.atime = node{uid: o.uid, gid: o.gid, mtime: st.Mtim}, st.Atim
 	if h.a.Time != nil {
 		l.node.mtime = unix.NsecToTimespec(*h.a.Time)
+		l.atime = l.node.mtime
 	}
 	l.node.mode = h.mode(st.Mode)
 	if h.src.entries != nil {
@@ -254,6 +273,8 @@ type streamed struct {
 	ctx       context.Context
 	l         *loaded
 	hash      hash.Hash
+	tree      *laying // nil: it is not kept as a file
+	to        *place
 }
 
 // WriteTo implements io.WriterTo, which io.Copy prefers.
@@ -265,7 +286,44 @@ func (s *streamed) WriteTo(w io.Writer) (n int64, err error) {
 		return 0, err
 	}
 	defer unix.Close(in)
-	return s.copy(in, w)
+	if s.tree == nil {
+		return s.copy(in, w)
+	}
+	out, err := s.tree.create(s.to, s.l)
+	if err != nil {
+		return 0, err
+	}
+	kept := &sparseFile{fd: out}
+	if n, err = s.copy(in, io.MultiWriter(w, kept)); err == nil {
+		err = kept.end()
+	}
+	if err == nil {
+		err = s.tree.finish(out, s.l)
+	}
+	return n, errors.Join(err, unix.Close(out))
+}
+
+// sparseFile is a new file in which zeros become holes.
+type sparseFile struct {
+	fd   int
+	off  int64
+	hole bool
+}
+
+// Write implements io.Writer.
+func (f *sparseFile) Write(b []byte) (n int, err error) {
+	if f.hole, err = layer.WriteSparse(f.fd, b, f.off); err != nil {
+		return 0, fmt.Errorf("write: %w", err)
+	}
+	f.off += int64(len(b))
+	return len(b), nil
+}
+
+func (f *sparseFile) end() error {
+	if f.hole {
+		return unix.Ftruncate(f.fd, f.off)
+	}
+	return nil
 }
 
 func (s *streamed) copy(in int, w io.Writer) (done int64, err error) {

@@ -163,13 +163,16 @@ func glob(t *Tree, dir, rel, pattern string, out *[]string) error {
 			continue
 		}
 		p := path.Join(dir, n)
+		i, err := t.stat(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a whiteout, as in visit
+		}
+		if err != nil {
+			return err
+		}
 		if !more {
 			*out = append(*out, p)
 			continue
-		}
-		i, err := t.stat(p)
-		if err != nil {
-			return err
 		}
 		if i.isDir() {
 			if err := glob(t, p, path.Join(rel, n), rest, out); err != nil {
@@ -240,6 +243,9 @@ func (w *walk) visit(p, rel string, in, ex patternmatcher.MatchInfo) error {
 		}
 	}
 	i, err := w.tree.stat(p)
+	if rel != "" && errors.Is(err, fs.ErrNotExist) {
+		return nil // a whiteout: an overlay lists it where it merges nothing
+	}
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,10 @@ func (d *doer) copy(ctx context.Context, a *action.Copy) error {
 		return fmt.Errorf("copy %s: there is no input %d", a.Src, a.Input)
 	}
 	sources, err := choose(src, a)
+	var missing *fs.PathError
+	if errors.As(err, &missing) && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%q is not there: %w", strings.TrimPrefix(missing.Path, "/"), missing.Err)
+	}
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,11 @@ type Draft struct {
 	now   unix.Timespec    // one time for all that has no other
 	opt   layer.DiffOptions
 	lost  bool // something that was copied was replaced
+
+	// The directory that something was added to last, where nothing of the layers below
+	// shows: mostly the next file goes there too. Nil: none.
+	last     *node
+	lastPath string // with a slash at its end
 }
 
 // DraftOptions say what a draft is on top of: trees or another draft, which was
@@ -238,6 +243,10 @@ func (d *Draft) dir(p string) (*node, error) {
 // add puts something new at a path.
 func (d *Draft) add(p string, n *node) error {
 	p = rootfs.Clean(p)
+	if in, leaf := path.Split(p); d.last != nil && in == d.lastPath && d.last.children[leaf] == nil {
+		d.last.children[leaf], d.last.mtime = n, d.now
+		return nil
+	}
 	switch _, err := d.find(p); {
 	case err == nil:
 		return &fs.PathError{Op: "make", Path: "/" + p, Err: unix.EEXIST}
@@ -262,6 +271,11 @@ func (d *Draft) add(p string, n *node) error {
 	}
 	parent.children[path.Base(p)] = n
 	parent.mtime = d.now
+	d.last = nil
+	if !parent.merged {
+		d.last = parent
+		d.lastPath, _ = path.Split(p)
+	}
 	return nil
 }
 
@@ -284,6 +298,7 @@ func (d *Draft) drop(p string) error {
 	if was := parent.children[path.Base(p)]; was != nil && (was.copied != nil || was.isDir()) {
 		d.lost = true
 	}
+	d.last = nil
 	delete(parent.children, path.Base(p))
 	parent.mtime = d.now
 	if !parent.merged {

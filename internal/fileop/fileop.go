@@ -4,9 +4,10 @@
 // Package fileop copies, makes and removes files inside a root file system, with
 // the results that Docker's COPY, ADD and WORKDIR have.
 //
-// Do works on a mounted root in the worker; sources are other roots or a listed
-// local tree. Choose tells which files a copy takes, without touching any: the
-// key of a step is made of these. All paths are resolved inside their tree, and
+// Do works in the worker on a Draft, which becomes a layer without being a file
+// system, or on a mounted root; sources are other roots or a listed local tree.
+// Choose tells which files a copy takes, without touching any: the key of a step is
+// made of these. All paths are resolved inside their tree, and
 // what is made has exactly the modes, owners and times that are asked for,
 // whatever the umask is. The package mounts nothing and makes no layers.
 package fileop
@@ -270,6 +271,9 @@ func (d *doer) remove(a *action.Remove) error {
 		}
 		if st.Mode == 0 && !a.AllowNone {
 			return notExist("remove", strings.TrimPrefix(p, "/"))
+		}
+		if st.Mode == 0 {
+			continue
 		}
 		if err := d.at.RemoveAll(p); err != nil {
 			return fmt.Errorf("remove /%s: %w", p, err)

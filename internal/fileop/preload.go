@@ -22,6 +22,7 @@ const (
 // preload reads the copied files of a draft with several goroutines, and gives them in
 // order.
 type preload struct {
+	tree    *laying         // where the files are kept; nil: nowhere
 	batches chan *loadBatch // in order
 	spare   chan []byte     // buffers for further batches
 	wg      sync.WaitGroup
@@ -36,9 +37,9 @@ type loadBatch struct {
 	done  chan struct{}
 }
 
-func newPreload(ctx context.Context, list []named) *preload {
+func newPreload(ctx context.Context, list []named, t *laying) *preload {
 	hands := min(runtime.GOMAXPROCS(0), maxHands)
-	p := &preload{batches: make(chan *loadBatch, hands*ahead), spare: make(chan []byte, hands*(ahead+1)+1)}
+	p := &preload{tree: t, batches: make(chan *loadBatch, hands*ahead), spare: make(chan []byte, hands*(ahead+1)+1)}
 	work := make(chan *loadBatch)
 	for range cap(p.spare) {
 		p.spare <- nil
@@ -49,7 +50,7 @@ func newPreload(ctx context.Context, list []named) *preload {
 		p.feed(ctx, list, work)
 	})
 	for range hands {
-		p.wg.Go(func() { loadAll(ctx, work) })
+		p.wg.Go(func() { p.loadAll(ctx, work) })
 	}
 	return p
 }
@@ -67,7 +68,7 @@ func (p *preload) feed(ctx context.Context, list []named, work chan<- *loadBatch
 		b := &loadBatch{done: make(chan struct{}), buf: buf[:0]}
 		for len(list) > 0 && len(b.files) < batch {
 			if c := list[0].copied; c != nil {
-				b.files = append(b.files, loaded{item: &c.item, copier: c.copier})
+				b.files = append(b.files, loaded{name: list[0].name, item: &c.item, copier: c.copier})
 			}
 			list = list[1:]
 		}
@@ -81,7 +82,11 @@ func (p *preload) feed(ctx context.Context, list []named, work chan<- *loadBatch
 	}
 }
 
-func loadAll(ctx context.Context, work <-chan *loadBatch) {
+// loadAll reads batches, and makes the files where they are to be in a tree: but for
+// those of several names, and those that are too large.
+func (p *preload) loadAll(ctx context.Context, work <-chan *loadBatch) {
+	var to place
+	defer to.close()
 	hands := map[*copier]*hand{}
 	defer func() {
 		for _, h := range hands {
@@ -96,7 +101,10 @@ func loadAll(ctx context.Context, work <-chan *loadBatch) {
 				h = &hand{copier: l.copier}
 				hands[l.copier] = h
 			}
-			if b.buf, l.err = h.load(ctx, l, b.buf); l.err != nil {
+			if b.buf, l.err = h.load(ctx, l, b.buf); l.err == nil && p.tree != nil && l.whole && l.links < 2 {
+				l.err = p.tree.file(&to, l)
+			}
+			if l.err != nil {
 				break // nobody reads further
 			}
 		}

@@ -50,7 +50,11 @@ func (k *copier) unpack(ctx context.Context, s source) (done bool, err error) {
 	if err := k.makeDirs(dest); err != nil {
 		return false, err
 	}
-	if err := k.extract(ctx, f, dest); err != nil {
+	err = k.extract(ctx, f, dest)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("the archive is cut off: %w", err)
+	}
+	if err != nil {
 		return false, fmt.Errorf("unpack %s: %w", s.name, err)
 	}
 	return true, nil

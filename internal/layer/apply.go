@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sort"
 	"strings"
 
@@ -215,8 +216,11 @@ type applier struct {
 	count   int
 	bytes   int64
 	hasRoot bool
-	copied  map[string]string // place in Lower → place in this tree, for hard links
-	buf     []byte
+	// Whiteouts in the order of their entries. Those in opaque directories go at the
+	// end: they hide nothing, and an overlay lists them where it merges nothing.
+	whiteouts []spot
+	copied    map[string]string // place in Lower → place in this tree, for hard links
+	buf       []byte
 }
 
 // probe makes and removes a directory to learn owner and umask of this process,
@@ -301,6 +305,9 @@ func (a *applier) whiteout(place, name string) error {
 		return err
 	}
 	err = makeWhiteout(d, name)
+	if err == nil {
+		a.whiteouts = append(a.whiteouts, spot{place, name})
+	}
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -324,6 +331,9 @@ func (a *applier) rootEntry(hdr *tar.Header) error {
 // finishDirs gives all directories their final attributes, the deepest first:
 // afterwards a directory may no longer be open to us.
 func (a *applier) finishDirs() error {
+	if err := a.dropWhiteouts(); err != nil {
+		return err
+	}
 	if !a.hasRoot {
 		if err := a.rootFromLower(); err != nil {
 			return err
@@ -345,6 +355,41 @@ func (a *applier) finishDirs() error {
 	}
 	if err := a.finishDir("."); err != nil {
 		return &EntryError{Name: ".", Err: err}
+	}
+	return nil
+}
+
+// dropWhiteouts removes whiteouts that have nothing to hide, since their directory
+// hides all that is below.
+func (a *applier) dropWhiteouts() error {
+	if len(a.opaque) == 0 {
+		return nil
+	}
+	for _, w := range a.whiteouts {
+		if !a.opaque[w.place] && !a.hidden(w.place) {
+			continue
+		}
+		d, err := a.dir(w.place)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			continue // a later entry took its place
+		}
+		if err != nil {
+			return err
+		}
+		st, err := d.Lstat(w.leaf)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		gone := false
+		if err == nil {
+			gone, err = whiteoutAt(d, w.leaf, &st)
+		}
+		if err == nil && gone {
+			err = d.Remove(w.leaf)
+		}
+		if err != nil {
+			return &EntryError{Name: w.path(), Err: err}
+		}
 	}
 	return nil
 }

@@ -287,18 +287,27 @@ func (t *tree) below(p string) (Found, bool, error) {
 	if t.lower == nil {
 		return Found{}, false, nil
 	}
-	if len(t.opaque) > 0 {
-		for dir := p; dir != "."; {
-			if dir, _ = splitName(dir); t.opaque[dir] {
-				return Found{}, false, nil
-			}
-		}
+	if t.hidden(p) {
+		return Found{}, false, nil
 	}
 	f, err := t.lower.lookup(p)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return Found{}, false, nil
 	}
 	return f, err == nil, err
+}
+
+// hidden tells whether a directory around the place p hides what is below.
+func (t *tree) hidden(p string) bool {
+	if len(t.opaque) == 0 {
+		return false
+	}
+	for dir := p; dir != "."; {
+		if dir, _ = splitName(dir); t.opaque[dir] {
+			return true
+		}
+	}
+	return false
 }
 
 // makeDir makes the directory at place, where nothing is, to become what m says.

@@ -49,6 +49,16 @@ func markedWhiteout(fd int) bool {
 	return err == nil
 }
 
+// MakeWhiteout hides the path name, which a tree does not have, in the trees below.
+func MakeWhiteout(tree *rootfs.Root, name string) error {
+	d, leaf, err := tree.OpenParent(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return makeWhiteout(d, leaf)
+}
+
 // makeWhiteout hides name, which d does not have, in the trees below.
 func makeWhiteout(d *rootfs.Dir, name string) error {
 	err := d.Mknod(name, unix.S_IFCHR, 0)

@@ -110,19 +110,27 @@ func Create(ctx context.Context, dir string) (*Layout, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("create layout: %w", err)
 	}
-	names, rerr := readNames(dir)
+	free, rerr := Free(dir)
 	if rerr != nil {
 		return nil, fmt.Errorf("create layout: %w", rerr)
 	}
-	for _, name := range names {
-		if !ours(name) {
-			return nil, fmt.Errorf("create layout: %s exists, but does not look like an OCI Layout: choose another directory", dir)
-		}
+	if !free {
+		return nil, fmt.Errorf("create layout: %s exists, but does not look like an OCI Layout: choose another directory", dir)
 	}
 	if err := fill(ctx, dir); err != nil {
 		return nil, fmt.Errorf("create layout %s: %w", dir, err)
 	}
 	return Open(dir)
+}
+
+// Free reports whether a layout can be made in dir: it is missing, empty, or has a
+// layout that somebody is making just now.
+func Free(dir string) (bool, error) {
+	names, err := readNames(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	return err == nil && !slices.ContainsFunc(names, func(n string) bool { return !ours(n) }), err
 }
 
 // ours reports whether a name is one that a half-made layout has.

@@ -241,7 +241,7 @@ func (t theme) finished(s *step, width int) string {
 		mark, more, paint = t.skip, " canceled", t.dim
 	case failed:
 		// The error must be seen whole.
-		return " " + t.red(t.fail) + fmt.Sprintf("%7s ", at) + s.label + ": " + t.red(errText(s.err))
+		return " " + t.red(t.fail) + fmt.Sprintf("%7s ", at) + s.label + ": " + t.red(s.errText())
 	case done:
 		mark = t.green(mark)
 	case queued, waiting, running:

@@ -169,7 +169,7 @@ func (p *plain) end(s *step, now time.Time) {
 	case cached:
 		p.linef(s, "CACHED %s", s.label)
 	case failed:
-		p.linef(s, "ERROR %s: %s", s.label, errText(s.err))
+		p.linef(s, "ERROR %s: %s", s.label, s.errText())
 	case canceled:
 		p.linef(s, "CANCELED %s", s.label)
 	case skipped:

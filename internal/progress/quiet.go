@@ -46,7 +46,7 @@ func (q *quiet) close(time.Time, error) error {
 	var buf []byte
 	for _, s := range q.state.steps {
 		if s.status == failed {
-			buf = fmt.Appendf(buf, "%s: %s\n", s.label, errText(s.err))
+			buf = fmt.Appendf(buf, "%s: %s\n", s.label, s.errText())
 			buf = s.appendTail(buf, "  | ", q.color)
 		}
 	}

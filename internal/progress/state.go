@@ -300,11 +300,12 @@ func (st *state) summary(now time.Time) string {
 	return strings.Join(append(out, Duration(now.Sub(st.first))), ", ")
 }
 
-func errText(err error) string {
-	if err == nil {
+// errText is what went wrong with a step, beside the step's name.
+func (s *step) errText() string {
+	if s.err == nil {
 		return "no reason given"
 	}
-	return cleanText(err.Error())
+	return cleanText(strings.TrimPrefix(s.err.Error(), s.Name+": "))
 }
 
 // inParens adds a reason to a line, if there is one.

@@ -308,6 +308,7 @@ func TestPinnedDigestIsEnforced(t *testing.T) {
 	}
 }
 
+// TestUnreachable is R08.
 func TestUnreachable(t *testing.T) {
 	s := registrytest.New(t, registrytest.Options{})
 	r := ref(t, s, "a:v1")

@@ -13,7 +13,7 @@ import (
 	"build.stacker.dev/internal/registry/registrytest"
 )
 
-// TestRedirectsCarryNoCredentials is the matrix of advisory class F04: neither
+// TestRedirectsCarryNoCredentials is R28, the matrix of advisory class F04: neither
 // another host or port nor the way back gets the Authorization header.
 func TestRedirectsCarryNoCredentials(t *testing.T) {
 	for _, code := range []int{301, 302, 303, 307, 308} {

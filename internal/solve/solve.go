@@ -44,8 +44,8 @@ type Shared interface {
 	// ingredients, and of layers below the step's own only the diffIDs: Runner's
 	// Complete has the rest.
 	Lookup(ctx context.Context, key cache.Key) *cache.Record
-	// Keep offers a result to others, while the build goes on. final tells that a
-	// target is made of it.
+	// Keep offers a result to others, while the build goes on. final tells that its
+	// layers are in a target.
 	Keep(r *cache.Record, final bool)
 }
 
@@ -80,7 +80,7 @@ type Solver struct {
 	mu    sync.Mutex
 	nodes map[string]*node
 	order []*Decision
-	final map[string]bool            // IDs of the vertices of targets; not changed while solving
+	final map[string]bool            // IDs of the vertices whose layers are in targets; not changed while solving
 	parts map[string][]*graph.Target // by the ID of a vertex below theirs; not changed while solving
 }
 
@@ -109,7 +109,7 @@ func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Co
 	s.final, s.parts = map[string]bool{}, map[string][]*graph.Target{}
 	for _, t := range b.Targets {
 		t.Vertex.IDs(ids)
-		s.final[ids[t.Vertex]] = true
+		s.markFinal(t.Vertex, ids)
 		for v := t.Vertex.Below(); v != nil && s.o.Part != nil; v = v.Below() {
 			s.parts[ids[v]] = append(s.parts[ids[v]], t)
 		}
@@ -138,6 +138,20 @@ func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Co
 	}
 	wg.Wait()
 	return firstCause(ctx, errs)
+}
+
+// markFinal notes a vertex of a target and those that its layers lie on: whoever has
+// only the last of them has not the keys of those before.
+func (s *Solver) markFinal(v *graph.Vertex, ids map[*graph.Vertex]string) {
+	for ; v != nil && !s.final[ids[v]]; v = v.Below() {
+		s.final[ids[v]] = true
+		switch v.Op.(type) {
+		case graph.Merge, graph.Diff:
+			for _, in := range v.Inputs[min(1, len(v.Inputs)):] {
+				s.markFinal(in, ids)
+			}
+		}
+	}
 }
 
 // firstCause prefers the error that stopped the others to their "canceled".
@@ -213,7 +227,12 @@ func (s *Solver) work(ctx context.Context, v *graph.Vertex, ids map[*graph.Verte
 	job := &job{s: s, v: v, vertex: Vertex{ID: ids[v], Stage: v.Stage, Name: v.Name, Pos: v.Pos.String()}}
 	r, err := job.do(ctx, inputs)
 	if err != nil && ctx.Err() == nil {
-		return r, &StepError{Pos: v.Pos, Stage: v.Stage, Step: v.Name, Err: err}
+		pos := v.Pos
+		var at interface{ Position() graph.Pos } // a part of the step that stands elsewhere
+		if errors.As(err, &at) && at.Position().Line > 0 {
+			pos = at.Position()
+		}
+		return r, &StepError{Pos: pos, Stage: v.Stage, Step: v.Name, Err: err}
 	}
 	return r, err
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -155,6 +156,37 @@ func TestVolatileRunsAlways(t *testing.T) {
 		if len(f.ran) != 1 {
 			t.Errorf("ran %d times, want 1", len(f.ran))
 		}
+	}
+}
+
+// sharing notes what is offered to others. It implements Shared.
+type sharing struct {
+	mu    sync.Mutex
+	final map[string]bool // by the step's name
+}
+
+func (s *sharing) Lookup(context.Context, cache.Key) *cache.Record { return nil }
+
+func (s *sharing) Keep(r *cache.Record, final bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.final[r.Step] = final
+}
+
+// What lies in a target is final; what it only copies from is not.
+func TestFinal(t *testing.T) {
+	base := vertex("base", graph.Scratch{})
+	below := vertex("below", graph.Exec{Script: "below"}, base)
+	tools := vertex("tools", graph.Exec{Script: "tools"}, base)
+	top := vertex("top", graph.Exec{Script: "top"}, below, tools)
+	shared := &sharing{final: map[string]bool{}}
+	s := New(Options{Cache: openCache(t), Runner: &fake{}, Now: time.Now, Shared: shared})
+	if err := s.Solve(context.Background(), targets(top), nil); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{"s: below": true, "s: tools": false, "s: top": true}
+	if !maps.Equal(shared.final, want) {
+		t.Errorf("final are %v, want %v", shared.final, want)
 	}
 }
 

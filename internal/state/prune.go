@@ -136,7 +136,7 @@ func (u Usage) reclaim(n needs) {
 	for i := range u.Entries {
 		e := &u.Entries[i]
 		switch e.Kind {
-		case Tree:
+		case Tree, Names:
 			_, needed := n.trees[e.tree]
 			e.Reclaimable = !needed
 		case Blob:

@@ -18,7 +18,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/blob"
@@ -98,6 +101,21 @@ func (s *State) open() (err error) {
 
 // Path gives the place of a part of the state that another package owns.
 func (s *State) Path(part string) string { return filepath.Join(s.Dir, part) }
+
+// Written remembers a blob of the state as it is now, just written: nobody has to read it
+// to know that it is whole. Blobs of a few pages are read all the same.
+func (s *State) Written(d ocispec.Descriptor, now time.Time) error {
+	look, err := s.Blobs.Look(d)
+	if err != nil {
+		return err
+	}
+	return s.Cache.SetSeen(s.BlobPlace(d.Digest), look, now)
+}
+
+// BlobPlace names a blob of the state for Cache.Seen.
+func (s *State) BlobPlace(d digest.Digest) string {
+	return filepath.Join(s.Dir, blobsDir) + " " + string(d)
+}
 
 // HasTree tells whether a tree was committed. The name comes from package snapshot.
 func (s *State) HasTree(tree string) bool {

@@ -39,7 +39,8 @@ type Kind string
 
 // The kinds of entries.
 const (
-	Tree    Kind = "tree"    // an unpacked layer, or its names alone
+	Tree    Kind = "tree"    // an unpacked layer
+	Names   Kind = "names"   // the names in a layer
 	Files   Kind = "files"   // imports of a step
 	Blob    Kind = "blob"    // a blob of an image or of a result
 	Partial Kind = "partial" // a step that was interrupted or runs now
@@ -154,7 +155,10 @@ func (s *State) usage(ctx context.Context, n needs) (Usage, error) {
 		e := Entry{ID: short(name), Used: u.last, Reclaimable: !needed, Description: u.by, tree: t, Kind: Tree, Made: s.changed(t)}
 		if kind == "files" { // made again from the imports whenever it is missing
 			e.Description, e.Reclaimable, e.Kind = "imports of a step", true, Files
-		} else if !needed {
+		} else if kind == "names" {
+			e.Kind = Names
+		}
+		if !needed && kind != "files" {
 			e.Description = "unpacked layer that no kept result needs"
 		}
 		out.Entries = append(out.Entries, e)

@@ -5,6 +5,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -83,6 +84,17 @@ func (s *server) change(ctx context.Context, c *call, r ChangeRequest) (out Chan
 	if r.Draft != nil {
 		return s.draft(ctx, c, r, inputs)
 	}
+	if r.Tree == "" {
+		out, err = s.lay(ctx, r, inputs)
+		if err == nil || !errors.Is(err, fileop.ErrUndecided) {
+			return out, err
+		}
+	}
+	return s.mounted(ctx, r, inputs)
+}
+
+// mounted changes files where only the file system can tell what becomes of them.
+func (s *server) mounted(ctx context.Context, r ChangeRequest, inputs map[int]*fileop.Tree) (out ChangeReply, err error) {
 	id := s.session.newID()
 	defer s.discard(id)
 	a, err := s.prepare(ctx, id, r.Lower)

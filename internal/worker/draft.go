@@ -16,6 +16,7 @@ import (
 
 	"build.stacker.dev/internal/compress"
 	"build.stacker.dev/internal/fileop"
+	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/snapshot"
 )
 
@@ -67,6 +68,35 @@ func (x *drafts) put(chain string, d *fileop.Draft) {
 		x.byChain = map[string]*fileop.Draft{}
 	}
 	x.byChain[chain] = d
+}
+
+// lay makes the tree of a layer of actions, without a mounted root.
+func (s *server) lay(ctx context.Context, r ChangeRequest, inputs map[int]*fileop.Tree) (out ChangeReply, err error) {
+	d, err := fileop.NewDraft(fileop.DraftOptions{Lower: s.paths(r.Lower), Now: time.Now(), Diff: diffOptions(r.Clamp, 0, false)})
+	if err != nil {
+		return out, err
+	}
+	defer d.Close()
+	if err := fileop.Do(ctx, fileop.Options{Draft: d, Inputs: inputs, SingleID: s.singleID}, r.Actions); err != nil {
+		return out, err
+	}
+	id := s.session.newID()
+	defer s.discard(id)
+	dir, err := s.driver.Dir(id)
+	if err != nil {
+		return out, err
+	}
+	root, err := rootfs.Open(dir)
+	if err != nil {
+		return out, err
+	}
+	defer root.Close()
+	res, withRoot, err := d.Lay(ctx, root, s.singleID)
+	if err != nil {
+		return out, err
+	}
+	out.ApplyReply = ApplyReply{DiffID: res.DiffID, Size: res.Size, WithRoot: withRoot}
+	return out, s.driver.Adopt(dir, layerTree(r.Chain, res.DiffID))
 }
 
 // writeDraft writes the archive: digest and compression happen beside it.

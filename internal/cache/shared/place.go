@@ -92,8 +92,11 @@ type Layout struct {
 // Find implements Place.
 func (l *Layout) Find(ctx context.Context, tag string) ([]byte, error) {
 	dir, err := layout.Open(l.Dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, layout.ErrNoLayout) {
+		// Another result may be making it.
+		if free, ferr := layout.Free(l.Dir); ferr == nil && free {
+			return nil, nil
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ const OriginPrefix = "cache+"
 // Target is a place that gets results.
 type Target struct {
 	Place Place
-	// Final keeps only the results that the targets of a build are made of, not
+	// Final keeps only the results whose layers are in the targets of a build, not
 	// those of every step.
 	Final bool
 }
@@ -139,7 +139,7 @@ func (c *Cache) find(ctx context.Context, p Place, key cache.Key) *cache.Record 
 }
 
 // Keep begins to put a result into the places that want it, and returns at once.
-// final tells that a target of the build is made of it.
+// final tells that its layers are in a target of the build.
 func (c *Cache) Keep(r *cache.Record, final bool) {
 	var to []Place
 	for _, t := range c.o.To {

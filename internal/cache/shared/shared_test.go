@@ -128,6 +128,22 @@ func TestFinal(t *testing.T) {
 	}
 }
 
+// TestNewLayout keeps many results at once in a directory that is not there yet, and
+// looks others up.
+func TestNewLayout(t *testing.T) {
+	for range 3 {
+		p := &Layout{Dir: t.TempDir() + "/shared"}
+		c, warned := newCache(t, Options{From: []Place{p}, To: []Target{{Place: p}}, AtOnce: 8})
+		for i := range 8 {
+			c.Keep(record(fmt.Sprint(i)), false)
+			c.Lookup(t.Context(), record("x").Key)
+		}
+		if n := c.Wait(); n != 8 || warned() != "" {
+			t.Fatalf("kept %d, warned %q", n, warned())
+		}
+	}
+}
+
 // TestFaults: a place that fails is a warning, once, and the others go on.
 func TestFaults(t *testing.T) {
 	broken, good := registrytest.New(t, registrytest.Options{}), registrytest.New(t, registrytest.Options{})

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/moby/buildkit/client/llb"
@@ -78,11 +77,11 @@ func (c *frontendClient) warn(rule, _, url, text string, at []parser.Range) {
 
 // Solve implements client.Client: for the few files that are read before there is
 // a build.
-func (c *frontendClient) Solve(_ context.Context, r client.SolveRequest) (*client.Result, error) {
+func (c *frontendClient) Solve(ctx context.Context, r client.SolveRequest) (*client.Result, error) {
 	if r.Frontend != "" || r.Definition == nil {
 		return nil, fmt.Errorf("frontend %q: other frontends are programs, and are not run", r.Frontend)
 	}
-	v, err := stackerllb.Load(r.Definition, c.options.LLB)
+	v, err := stackerllb.Load(ctx, r.Definition, c.options.LLB)
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +97,6 @@ func (c *frontendClient) ResolveImageConfig(ctx context.Context, ref string, opt
 
 // ResolveSourceMetadata implements client.Client.
 func (c *frontendClient) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	if !strings.HasPrefix(op.Identifier, "docker-image://") && !strings.HasPrefix(op.Identifier, "oci-layout://") {
-		return nil, fmt.Errorf("%s: the time of a remote source is not known here: give SOURCE_DATE_EPOCH as a number", op.Identifier)
-	}
 	var p *pb.Platform
 	if o := opt.ImageOpt; o != nil && o.Platform != nil {
 		p = &pb.Platform{OS: o.Platform.OS, Architecture: o.Platform.Architecture, Variant: o.Platform.Variant}
@@ -112,15 +108,33 @@ func (c *frontendClient) ResolveSourceMetadata(ctx context.Context, op *pb.Sourc
 	for k, v := range op.Attrs {
 		source.Attrs[k] = v
 	}
-	image, err := stackerllb.SourceImage(source, p, c.options.LLB)
+	from, err := stackerllb.Source(source, p, c.options.LLB)
 	if err != nil {
 		return nil, err
+	}
+	image, ok := from.(graph.Image)
+	if !ok {
+		return c.modified(ctx, op, from)
 	}
 	a, err := c.image(ctx, image)
 	if err != nil {
 		return nil, err
 	}
 	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: a.digest, Config: a.config}}, nil
+}
+
+// modified tells the time of a source. It is where the converter looks for that of
+// every kind of source.
+func (c *frontendClient) modified(ctx context.Context, op *pb.SourceOp, from graph.Op) (*sourceresolver.MetaResponse, error) {
+	out := &sourceresolver.MetaResponse{Op: op}
+	at, err := c.options.Engine.Modified(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	if !at.IsZero() {
+		out.HTTP = &sourceresolver.ResolveHTTPResponse{LastModified: &at}
+	}
+	return out, nil
 }
 
 // image asks the engine once for each image.

@@ -15,7 +15,6 @@ package dockerfile
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -40,6 +39,9 @@ type Engine interface {
 	// ReadFile brings a vertex about and reads a small file of its result. The
 	// error wraps fs.ErrNotExist where there is none.
 	ReadFile(ctx context.Context, v *graph.Vertex, name string, limit int64) ([]byte, error)
+	// Modified gives the time of a commit, or of a download as its server tells it;
+	// zero: it is not known.
+	Modified(ctx context.Context, op graph.Op) (time.Time, error)
 }
 
 // Options say what to build.
@@ -51,6 +53,8 @@ type Options struct {
 	// the directories of the build context and of the Dockerfile.
 	LLB    llb.Options
 	Engine Engine
+	// Given are the names of build arguments that somebody asked for by name.
+	Given []string
 	// File is the Dockerfile as people call it.
 	File string
 }
@@ -74,7 +78,9 @@ type Image struct {
 type Result struct {
 	Images   []Image // one for each platform
 	Warnings []Warning
-	Multi    bool // more than one platform was asked for
+	Unused   string // build arguments that were asked for and that nothing takes, for people; may be empty
+	Multi    bool   // more than one platform was asked for
+	Data     []byte // the Dockerfile
 }
 
 // source is a Dockerfile that was read.
@@ -93,14 +99,14 @@ func read(ctx context.Context, o Options) (*source, error) {
 	c := &frontendClient{options: o}
 	ui, err := dockerui.NewClient(c)
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.explain(err, nil)
 	}
 	src, err := ui.ReadEntrypoint(ctx, "Dockerfile")
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.explain(err, nil)
 	}
 	if err := checkSyntax(o, src.Data); err != nil {
-		return nil, err
+		return nil, c.explain(err, src.Data)
 	}
 	c.full = fullNames(src.Data, o.Attributes)
 	return &source{o: o, client: c, ui: ui, src: src}, nil
@@ -108,10 +114,14 @@ func read(ctx context.Context, o Options) (*source, error) {
 
 // checkSyntax refuses a frontend that is not this one.
 func checkSyntax(o Options, data []byte) error {
-	ref, _, loc, ok := parser.DetectSyntax(data)
-	if arg := o.Attributes["build-arg:BUILDKIT_SYNTAX"]; arg != "" {
-		ref, loc, ok = strings.Fields(arg)[0], nil, true
+	const only = "only docker/dockerfile is built in; other frontends are programs, and are not run"
+	if arg := strings.Fields(o.Attributes["build-arg:BUILDKIT_SYNTAX"]); len(arg) > 0 {
+		if builtIn(arg[0]) {
+			return nil
+		}
+		return fmt.Errorf("BUILDKIT_SYNTAX=%s: %s", arg[0], only)
 	}
+	ref, _, loc, ok := parser.DetectSyntax(data)
 	if !ok || builtIn(ref) {
 		return nil
 	}
@@ -119,7 +129,7 @@ func checkSyntax(o Options, data []byte) error {
 	if len(loc) > 0 {
 		pos.Line, pos.Column = loc[0].Start.Line, 1
 	}
-	return &llb.PosError{Pos: pos, Err: fmt.Errorf("# syntax=%s: only docker/dockerfile is built in; other frontends are programs, and are not run", ref)}
+	return &llb.PosError{Pos: pos, Err: fmt.Errorf("# syntax=%s: %s", ref, only)}
 }
 
 // builtIn tells whether a frontend's image is docker's Dockerfile frontend.
@@ -139,13 +149,14 @@ func (s *source) convertOptions() dockerfile2llb.ConvertOpt {
 	}
 }
 
-// Load reads a Dockerfile and gives what it builds.
+// Load reads a Dockerfile and gives what it builds. After an error the result, which
+// may be nil, has the warnings.
 func Load(ctx context.Context, o Options) (*Result, error) {
 	s, err := read(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	out := &Result{Multi: s.ui.MultiPlatformRequested}
+	out := &Result{Multi: s.ui.MultiPlatformRequested, Data: s.src.Data}
 	targets := []*ocispec.Platform{nil}
 	if len(s.ui.TargetPlatforms) > 0 {
 		targets = nil
@@ -156,11 +167,12 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	for i, p := range targets {
 		img, err := s.image(ctx, p, i == 0)
 		if err != nil {
-			return nil, s.client.explain(err)
+			return &Result{Warnings: s.client.warnings}, s.explain(err)
 		}
 		out.Images = append(out.Images, img)
 	}
 	out.Warnings = s.client.warnings
+	out.Unused = s.unused()
 	return out, nil
 }
 
@@ -192,7 +204,7 @@ func (s *source) image(ctx context.Context, p *ocispec.Platform, warn bool) (Ima
 	} else if o.Clamp != nil {
 		o.Clamp = r.Epoch
 	}
-	if out.Vertex, err = llb.Load(def.ToPB(), o); err != nil {
+	if out.Vertex, err = llb.Load(ctx, def.ToPB(), o); err != nil {
 		return out, err
 	}
 	if out.Config, err = json.Marshal(r.Image); err != nil {
@@ -215,22 +227,7 @@ func Call(ctx context.Context, o Options, question string, asJSON bool) (answer 
 		return nil, false, err
 	}
 	answer, failed, err = s.call(ctx, question, asJSON)
-	return answer, failed, s.client.explain(err)
+	return answer, failed, s.explain(err)
 }
 
-// explain gives an error its place in the Dockerfile.
-func (c *frontendClient) explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	var known *llb.PosError
-	if errors.As(err, &known) {
-		return err
-	}
-	var at *parser.LocationError
-	if errors.As(err, &at) && len(at.Locations) > 0 && len(at.Locations[0]) > 0 {
-		r := at.Locations[0][0]
-		return &llb.PosError{Pos: graph.Pos{File: c.options.File, Line: r.Start.Line, Column: r.Start.Character + 1}, Err: err}
-	}
-	return err
-}
+func (s *source) explain(err error) error { return s.client.explain(err, s.src.Data) }

@@ -10,6 +10,7 @@
 package llb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -40,6 +41,9 @@ type Options struct {
 	File          string        // build file, for messages
 	Proxies       []graph.KV    // environment that cannot change results
 	Limits        []graph.Limit // more limits for all steps
+	// Read brings a vertex about and reads a file of it: the definition that a build op
+	// names. Nil: build ops are refused.
+	Read func(ctx context.Context, v *graph.Vertex, name string, limit int64) ([]byte, error)
 }
 
 // Parse reads a definition as a file has it.
@@ -56,14 +60,24 @@ func Parse(data []byte) (*pb.Definition, error) {
 
 // Load gives the vertex that the definition's last op asks for. A definition
 // without ops is the empty root file system.
-func Load(def *pb.Definition, o Options) (*graph.Vertex, error) {
+func Load(ctx context.Context, def *pb.Definition, o Options) (*graph.Vertex, error) {
+	return load(ctx, def, o, 0)
+}
+
+// maxNested bounds how deep build ops lie in each other.
+const maxNested = 16
+
+func load(ctx context.Context, def *pb.Definition, o Options, nested int) (*graph.Vertex, error) {
 	if len(def.Def) == 0 {
 		return scratch(), nil
+	}
+	if nested > maxNested {
+		return nil, fmt.Errorf("LLB definition: build ops are nested deeper than %d", maxNested)
 	}
 	if len(def.Def) > maxOps {
 		return nil, fmt.Errorf("LLB definition has %d ops, more than %d", len(def.Def), maxOps)
 	}
-	l := &loader{Options: o, def: def, ops: map[string]*pb.Op{}, done: map[string]*graph.Vertex{}}
+	l := &loader{Options: o, ctx: ctx, nested: nested, def: def, ops: map[string]*pb.Op{}, done: map[string]*graph.Vertex{}}
 	var last *pb.Op
 	for _, raw := range def.Def {
 		op := new(pb.Op)
@@ -79,14 +93,45 @@ func Load(def *pb.Definition, o Options) (*graph.Vertex, error) {
 	return l.input(last.Inputs[0])
 }
 
+// nest gives the result of a build op: of the definition that lies in a file of one of
+// its inputs (solver/llbsolver/ops/build.go).
+func (l *loader) nest(op *pb.Op, b *pb.BuildOp) (*graph.Vertex, error) {
+	if b.Builder != int64(pb.LLBBuilder) {
+		return nil, errors.New("LLB build op: only LLB itself is built, no frontend")
+	}
+	from := b.Inputs[pb.LLBDefinitionInput]
+	if from == nil || l.Read == nil {
+		return nil, errors.New("LLB build op: there is no definition to build")
+	}
+	in, err := l.at(op, from.Input)
+	if err != nil {
+		return nil, err
+	}
+	name := pb.LLBDefaultDefinitionFile
+	if n := b.Attrs[pb.AttrLLBDefinitionFilename]; n != "" {
+		name = n
+	}
+	data, err := l.Read(l.ctx, in, name, MaxDefinition)
+	if err != nil {
+		return nil, fmt.Errorf("LLB build op: read its definition: %w", err)
+	}
+	def, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("LLB build op: %w", err)
+	}
+	return load(l.ctx, def, l.Options, l.nested+1)
+}
+
 func scratch() *graph.Vertex { return &graph.Vertex{Op: graph.Scratch{}, Name: "scratch"} }
 
 type loader struct {
 	Options
-	def   *pb.Definition
-	ops   map[string]*pb.Op
-	done  map[string]*graph.Vertex
-	depth int
+	ctx    context.Context //nolint:containedctx // of one call of Load
+	nested int             // build ops around
+	def    *pb.Definition
+	ops    map[string]*pb.Op
+	done   map[string]*graph.Vertex
+	depth  int
 }
 
 // maxDepth bounds chains of ops.
@@ -116,6 +161,11 @@ func (l *loader) vertex(id string) (*graph.Vertex, error) {
 	}
 	defer func() { l.depth-- }()
 	l.done[id] = nil
+	if x, ok := op.Op.(*pb.Op_Build); ok {
+		v, err := l.nest(op, x.Build)
+		l.done[id] = v
+		return v, err
+	}
 	v := &graph.Vertex{}
 	l.describe(v, id)
 	var err error

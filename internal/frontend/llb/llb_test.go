@@ -97,7 +97,7 @@ func TestLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			v, err := Load(def, Options{Locals: map[string]string{"context": "/c"}})
+			v, err := Load(t.Context(), def, Options{Locals: map[string]string{"context": "/c"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -129,7 +129,7 @@ func TestLoadErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err = Load(def, Options{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err = Load(t.Context(), def, Options{}); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one with %q", err, tt.want)
 			}
 		})
@@ -152,7 +152,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		v, err := Load(def, Options{Locals: map[string]string{"context": "/c"}})
+		v, err := Load(t.Context(), def, Options{Locals: map[string]string{"context": "/c"}})
 		if err == nil && v.ID() == "" {
 			t.Error("a vertex without an ID")
 		}

@@ -155,16 +155,10 @@ func download(s *pb.SourceOp) (graph.Op, error) {
 	return op, nil
 }
 
-// SourceImage gives the image that a docker-image or oci-layout source names.
-func SourceImage(s *pb.SourceOp, p *pb.Platform, o Options) (graph.Image, error) {
+// Source gives the op of a source alone.
+func Source(s *pb.SourceOp, p *pb.Platform, o Options) (graph.Op, error) {
 	v := &graph.Vertex{}
 	l := &loader{Options: o}
-	if err := l.source(v, s, p); err != nil {
-		return graph.Image{}, err
-	}
-	op, ok := v.Op.(graph.Image)
-	if !ok {
-		return op, fmt.Errorf("source %s is no image", s.Identifier)
-	}
-	return op, nil
+	err := l.source(v, s, p)
+	return v.Op, err
 }

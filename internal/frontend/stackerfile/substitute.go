@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 	"unicode"
+
+	"build.stacker.dev/internal/nearest"
 )
 
 // maxText is how large a file may become by substitution.
@@ -155,7 +157,7 @@ func (s *substitutions) fill(src *document, m []int) (hole, *Error) {
 	hint := "supply it with --substitute " + short(key) + "=VALUE, or write a default: ${{" + short(key) + ":DEFAULT}}"
 	if trimmed := strings.TrimSpace(key); trimmed != key {
 		hint = "write ${{" + short(trimmed) + "}}, without spaces"
-	} else if near := nearest(key, s.keys()); near != "" {
+	} else if near := nearest.Word(key, s.keys()); near != "" {
 		hint = "there is a value for " + near
 	}
 	return h, src.fail(pos, hint, "no value for substitution %s", short(key))

@@ -116,17 +116,26 @@ func (r *repository) clone(ctx context.Context, commit, dir string, submodules b
 	})
 }
 
-// setTimes gives all files the time of the commit.
-func (r *repository) setTimes(ctx context.Context, commit, dir string) error {
+// time is when a commit was made.
+func (r *repository) time(ctx context.Context, commit string) (time.Time, error) {
 	out, err := r.git(ctx, r.bare(), nil, "show", "--no-patch", "--format=%ct", "refs/stacker/"+commit)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	sec, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
 	if err != nil {
-		return fmt.Errorf("read time of commit: %w", err)
+		return time.Time{}, fmt.Errorf("read time of commit: %w", err)
 	}
-	ts, err := unix.TimeToTimespec(time.Unix(sec, 0))
+	return time.Unix(sec, 0), nil
+}
+
+// setTimes gives all files the time of the commit.
+func (r *repository) setTimes(ctx context.Context, commit, dir string) error {
+	at, err := r.time(ctx, commit)
+	if err != nil {
+		return err
+	}
+	ts, err := unix.TimeToTimespec(at)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,8 @@
 // or file that stays. A host that is not in the user's known_hosts is refused.
 //
 // The directory holds, for each remote, HEX.git, a bare repository, HEX.lock, and
-// below HEX/ one directory for each commit that was checked out. Any number of
+// below HEX/ one directory for each commit that was checked out, and a file ref-HEX
+// with the commit for each branch or tag that was asked for. Any number of
 // processes may use it at once. All of it can be fetched again.
 package git
 
@@ -32,6 +33,7 @@ import (
 	"strings"
 	"time"
 
+	"build.stacker.dev/internal/atomicfile"
 	"build.stacker.dev/internal/lockfile"
 )
 
@@ -51,6 +53,8 @@ type Options struct {
 	Environ []string
 	// KnownHosts are files of host keys.
 	KnownHosts []string
+	// Offline asks nobody: a branch or tag is what it was when it was asked for last.
+	Offline bool
 }
 
 // Result is a commit that was checked out.
@@ -116,32 +120,54 @@ func Display(remote string) string {
 
 // Fetch finds the commit that the options name and checks it out, unless it is
 // there. What a commit names is never asked for again.
-func Fetch(ctx context.Context, o Options) (Result, error) {
+func Fetch(ctx context.Context, o Options) (out Result, err error) {
+	err = with(ctx, o, func(r *repository, commit string) error {
+		path, err := r.checkout(ctx, commit)
+		if err != nil {
+			return fmt.Errorf("git %s: check out %s: %w", Display(o.Remote), commit, err)
+		}
+		out = Result{Path: path, Commit: commit}
+		return nil
+	})
+	return out, err
+}
+
+// Time finds the commit that the options name and tells when it was made. Nothing is
+// checked out.
+func Time(ctx context.Context, o Options) (out time.Time, err error) {
+	err = with(ctx, o, func(r *repository, commit string) error {
+		if out, err = r.time(ctx, commit); err != nil {
+			return fmt.Errorf("git %s: %w", Display(o.Remote), err)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// with calls do for the commit that the options name, while nobody else changes what
+// is kept of the remote.
+func with(ctx context.Context, o Options, do func(r *repository, commit string) error) error {
 	if err := check(o); err != nil {
-		return Result{}, err
+		return err
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return Result{}, fmt.Errorf("make git directory: %w", err)
+		return fmt.Errorf("make git directory: %w", err)
 	}
 	sum := sha256.Sum256([]byte(o.Remote))
 	r := &repository{o: o, base: filepath.Join(o.Dir, hex.EncodeToString(sum[:]))}
 	unlock, err := lockfile.Lock(ctx, r.base+".lock", nil)
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	defer unlock()
 	commit, err := r.find(ctx)
 	if err != nil {
-		return Result{}, fmt.Errorf("git %s: %w", Display(o.Remote), err)
+		return fmt.Errorf("git %s: %w", Display(o.Remote), err)
 	}
 	if o.Checksum != "" && !strings.HasPrefix(commit, strings.ToLower(o.Checksum)) {
-		return Result{}, fmt.Errorf("git %s: %s is commit %s, but %s is wanted", Display(o.Remote), nameOf(o.Ref), commit, o.Checksum)
+		return fmt.Errorf("git %s: %s is commit %s, but %s is wanted", Display(o.Remote), nameOf(o.Ref), commit, o.Checksum)
 	}
-	path, err := r.checkout(ctx, commit)
-	if err != nil {
-		return Result{}, fmt.Errorf("git %s: check out %s: %w", Display(o.Remote), commit, err)
-	}
-	return Result{Path: path, Commit: commit}, nil
+	return do(r, commit)
 }
 
 func nameOf(ref string) string {
@@ -179,7 +205,7 @@ func (r *repository) git(ctx context.Context, dir string, extra []string, args .
 	}
 	env := append([]string{
 		"HOME=" + r.o.Dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true",
-		"GIT_ALLOW_PROTOCOL=http:https:ssh", "GIT_TEMPLATE_DIR=", "LC_ALL=C", "GIT_SSH_COMMAND=" + r.ssh(),
+		"GIT_ALLOW_PROTOCOL=" + r.protocols(), "GIT_TEMPLATE_DIR=", "LC_ALL=C", "GIT_SSH_COMMAND=" + r.ssh(),
 	}, extra...)
 	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(config)))
 	for i, kv := range config {
@@ -212,6 +238,14 @@ func (r *repository) git(ctx context.Context, dir string, extra []string, args .
 		return "", fmt.Errorf("%s: %w: %s", args[0], err, said)
 	}
 	return out.String(), nil
+}
+
+// protocols are what git may speak.
+func (r *repository) protocols() string {
+	if r.o.Offline {
+		return "none"
+	}
+	return "http:https:ssh"
 }
 
 // ssh asks nobody and trusts only hosts that are known.
@@ -254,6 +288,9 @@ func (r *repository) find(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+	if r.o.Offline {
+		return r.kept(ctx)
+	}
 	if commitForm.MatchString(r.o.Ref) {
 		if r.has(ctx, r.o.Ref) {
 			return r.o.Ref, nil
@@ -261,10 +298,51 @@ func (r *repository) find(ctx context.Context) (string, error) {
 		return r.o.Ref, r.fetch(ctx, r.o.Ref, r.o.Ref)
 	}
 	ref, commit, err := r.resolve(ctx)
-	if err != nil || r.has(ctx, commit) {
-		return commit, err
+	if err != nil {
+		return "", err
 	}
-	return commit, r.fetch(ctx, ref, commit)
+	if !r.has(ctx, commit) {
+		if err := r.fetch(ctx, ref, commit); err != nil {
+			return "", err
+		}
+	}
+	return commit, r.remember(commit)
+}
+
+// refFile is where it is kept what the ref was.
+func (r *repository) refFile() string {
+	sum := sha256.Sum256([]byte(nameOf(r.o.Ref)))
+	return filepath.Join(r.base, "ref-"+hex.EncodeToString(sum[:]))
+}
+
+// maxCommit bounds the name of a commit, in bytes.
+const maxCommit = 64
+
+// remember keeps what the ref is, for when nobody can be asked.
+func (r *repository) remember(commit string) error {
+	if was, err := atomicfile.ReadRegular(r.refFile(), maxCommit); err == nil && string(was) == commit {
+		return nil
+	}
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(r.refFile(), []byte(commit), 0o600, atomicfile.NoSync) // one that is empty is none
+}
+
+// kept finds the commit without asking anybody.
+func (r *repository) kept(ctx context.Context) (string, error) {
+	commit := r.o.Ref
+	if !commitForm.MatchString(commit) {
+		was, err := atomicfile.ReadRegular(r.refFile(), maxCommit)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		commit = string(was)
+	}
+	if !commitForm.MatchString(commit) || !r.has(ctx, commit) {
+		return "", fmt.Errorf("%s is not on this machine, and the network is not to be used", nameOf(r.o.Ref))
+	}
+	return commit, nil
 }
 
 func (r *repository) has(ctx context.Context, commit string) bool {

@@ -45,8 +45,10 @@ type Result struct {
 	Name   string // what the URL calls it, see Name
 	Digest digest.Digest
 	Size   int64
-	How    How
-	Why    error // of ReusedOffline: what went wrong; nil if Options.Offline
+	// Modified is the content's time as the server tells it; zero: it does not.
+	Modified time.Time
+	How      How
+	Why      error // of ReusedOffline: what went wrong; nil if Options.Offline
 }
 
 // Options of Fetch. Only Dir is needed.
@@ -175,7 +177,8 @@ func (f *fetch) unchanged(ctx context.Context, have *record) (bool, error) {
 }
 
 func (f *fetch) result(r *record, how How, why error) *Result {
-	return &Result{Path: f.store.dataPath(), Name: f.name, Digest: r.Digest, Size: r.Size, How: how, Why: why}
+	modified, _ := http.ParseTime(r.LastModified) // may be missing
+	return &Result{Path: f.store.dataPath(), Name: f.name, Digest: r.Digest, Size: r.Size, Modified: modified, How: how, Why: why}
 }
 
 // isUnreachable tells that there was no connection at all, so that trying again at
