@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // ident tells files apart.
@@ -101,7 +102,7 @@ func makePlace(dir int, name string, file bool) error {
 			closeFd(fd)
 		}
 	} else {
-		_, _, errno = syscall.Syscall(syscall.SYS_MKDIRAT, uintptr(dir), ptr(cstr(name)), 0o755)
+		_, _, errno = syscall.Syscall(syscall.SYS_MKDIRAT, uintptr(dir), uintptr(unsafe.Pointer(cstr(name))), 0o755)
 	}
 	if errno == 0 || errno == syscall.EEXIST {
 		return nil
