@@ -18,6 +18,9 @@ import (
 	"build.stacker.dev/internal/layout"
 )
 
+// debianPackages are in the base's cache, so that the network is used once only.
+const debianPackages = "openssh-client dbus iputils-ping man-db postfix"
+
 // debianFile installs packages that make system users, set-group-id files and
 // file capabilities, and run programs as these users.
 const debianFile = `
@@ -25,17 +28,16 @@ debian:
   from: {type: tar, url: rootfs.tar}
   run: |
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update
-    apt-get install -y --no-install-recommends openssh-client dbus iputils-ping man-db postfix
+    apt-get install -y --no-download --no-install-recommends ` + debianPackages + `
     rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/apt /var/cache/ldconfig
     mkdir -p /srv/owned && chown 1234:4321 /srv/owned
     echo mine > /srv/mine
   bom: {generate: true}
 `
 
-// TestDebian runs apt-get in a real distribution, as root and as plain users with
-// subordinate ids and with one id: all get the same files with the same owners,
-// modes, links and attributes.
+// TestDebian runs apt-get in a real distribution, as root, as plain users with
+// subordinate ids and with one id, and in containers with a user namespace of their own, and
+// with none, as root and as a user: all get the same files with the same owners, modes, links and attributes.
 func TestDebian(t *testing.T) {
 	if os.Geteuid() != 0 {
 		need(t, "only root can become another user")
@@ -55,7 +57,8 @@ func TestDebian(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := filepath.Join(dir, "rootfs.tar")
-	if out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", codename(t), base).CombinedOutput(); err != nil {
+	fetch := "chroot \"$1\" apt-get install -y --no-install-recommends --download-only " + debianPackages
+	if out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase", "--skip=cleanup/apt", "--customize-hook="+fetch, codename(t), base).CombinedOutput(); err != nil {
 		t.Fatalf("mmdebstrap: %v\n%s", err, out)
 	}
 	asRoot := debianLayer(t, dir, "root", 0, 0)
@@ -63,6 +66,16 @@ func TestDebian(t *testing.T) {
 		u := ensureUser(t, name, name == plainUser)
 		if got := debianLayer(t, dir, name, u.uid, u.gid); got != asRoot {
 			t.Errorf("root and %s got different layers:\n%s", name, firstDifference(asRoot, got))
+		}
+	}
+	image := stackerImage(t, "stacker.yaml")
+	for name, b := range map[string]box{
+		"userns":      {userns: true, caps: dockerCaps, host: "stacker"},
+		"docker":      {caps: dockerCaps, seccomp: dockerSeccomp(t, dockerCaps), host: "stacker"},
+		"docker-user": {uid: 1000, noNew: true, seccomp: dockerSeccomp(t, nil), host: "stacker"},
+	} {
+		if got := debianBoxed(t, image, dir, name, b); got != asRoot {
+			t.Errorf("root and a container (%s) got different layers:\n%s", name, firstDifference(asRoot, got))
 		}
 	}
 	for _, want := range []string{"0 2755 0:", " usr/bin/ssh-agent", "srv/owned/", "1234:4321", "security.capability=", " usr/bin/ping ", " 6:12 var/cache/man/"} {
@@ -116,6 +129,25 @@ func debianLayer(t *testing.T, dir, name string, uid, gid int) string {
 	t.Cleanup(func() { run("prune", "--all") })
 	run("build")
 	debianBom(t, work, run)
+	return withoutSizes(listLayers(t, filepath.Join(work, "oci"), "debian", 1))
+}
+
+// debianBoxed builds the file in a container and lists the layer of its step.
+func debianBoxed(t *testing.T, image, dir, name string, b box) string {
+	t.Helper()
+	work := filepath.Join(dir, name)
+	if err := os.Mkdir(work, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(filepath.Join(dir, "rootfs.tar"), filepath.Join(work, "rootfs.tar")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(work, "stacker.yaml"), []byte(debianFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := boxed(t, image, b, work, "build", "--progress", "plain"); err != nil {
+		t.Fatalf("stacker build in a container (%s): %v\n%s", name, err, out)
+	}
 	return withoutSizes(listLayers(t, filepath.Join(work, "oci"), "debian", 1))
 }
 

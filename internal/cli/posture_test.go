@@ -38,6 +38,7 @@ func TestLevelsPosture(t *testing.T) {
 		{title: "`single`", user: singleUser},
 		{title: "`root` in a pod with a user namespace", box: &box{userns: true, caps: dockerCaps}},
 		{title: "`chroot` in docker's container", box: &box{caps: dockerCaps, seccomp: dockerSeccomp(t, dockerCaps)}},
+		{title: "`vroot` in the same, as a user", box: &box{uid: 1000, noNew: true, seccomp: dockerSeccomp(t, nil)}},
 	}
 	file, err := os.ReadFile("../../docs/posture.yaml")
 	if err != nil {

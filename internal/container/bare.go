@@ -42,10 +42,10 @@ type Bare struct {
 // bareCaps are the capabilities of a step: with CAP_SYS_CHROOT it could leave its root.
 const bareCaps = keepCaps &^ (1 << unix.CAP_SYS_CHROOT)
 
-// bareFilters memoizes the filters, without and with a network.
+// bareFilters memoizes the filters, with a network and without.
 var bareFilters = sync.OnceValues(func() (out [2][]byte, err error) {
 	for i := range out {
-		out[i], err = seccomp.Program(seccomp.Options{Caps: bareCaps, UnixOnly: i == 0})
+		out[i], err = seccomp.Program(seccomp.Options{Caps: bareCaps, NoNetwork: i == 1})
 		if err != nil {
 			return out, err
 		}
@@ -111,9 +111,9 @@ func (r *run) bareStep(st *stage) error {
 		return err
 	}
 	if !s.SeccompOff {
-		n := 1
+		n := 0
 		if s.Network == NetworkNone {
-			n = 0
+			n = 1
 		}
 		r.step.Seccomp = filters[n]
 	}

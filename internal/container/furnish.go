@@ -58,7 +58,8 @@ func (r *run) furnish(ctx context.Context, st *stage) error {
 	return layer.Settle(s.Scratch)
 }
 
-var errWritable = errors.New("it is not the step's own: without mounts it can only be shown as a copy, so it must be read-only")
+var errWritable = errors.New("it would be written to, which needs a mount, and nothing can be mounted at this level: stacker check says how to get another one " +
+	"(a copy of what is read-only can be shown)")
 
 // look finds out what a mount would show.
 func look(m Mount) (source, error) {

@@ -275,7 +275,7 @@ func (h *hand) fchown(fd int, o owner, st unix.Stat_t) error {
 		return nil
 	case h.SingleID && o != (owner{}):
 		name, value := ownerAttribute(o.uid, o.gid)
-		return unix.Fsetxattr(fd, name, value, 0)
+		return rootfs.Fsetxattr(fd, name, value)
 	case st.Uid == o.uid && st.Gid == o.gid:
 		return nil
 	}
@@ -306,7 +306,7 @@ func (h *hand) fxattrs(i *item, in, out int) error {
 		if err != nil {
 			return fmt.Errorf("read attribute %s: %w", n, err)
 		}
-		_ = unix.Fsetxattr(out, as, v, 0)
+		_ = rootfs.Fsetxattr(out, as, v)
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func (p *place) finish() error {
 		return nil
 	}
 	if p.opaque {
-		if err := unix.Fsetxattr(p.dir.Fd(), xattrOpaque, []byte("y"), 0); err != nil {
+		if err := rootfs.Fsetxattr(p.dir.Fd(), xattrOpaque, []byte("y")); err != nil {
 			return fmt.Errorf("set attribute %s: %w", xattrOpaque, err)
 		}
 	}
@@ -281,7 +281,7 @@ func escapeMarks(d *rootfs.Dir, leaf string, st *unix.Stat_t) error {
 		}
 	}
 	for _, m := range marks {
-		if err := unix.Fsetxattr(fd, m.name, m.value, 0); err != nil {
+		if err := rootfs.Fsetxattr(fd, m.name, m.value); err != nil {
 			return err
 		}
 	}

@@ -137,7 +137,7 @@ func copyAttributes(out, in int, st *unix.Stat_t, convert conversion) error {
 		if err != nil {
 			return err
 		}
-		if err := unix.Fsetxattr(out, as, value, 0); err != nil {
+		if err := rootfs.Fsetxattr(out, as, value); err != nil {
 			return fmt.Errorf("set attribute %s: %w", as, err)
 		}
 	}

@@ -33,7 +33,7 @@ func (a *applier) chown(fd int, uid, gid uint32) error {
 		}
 		// An id that this user namespace does not have.
 	}
-	if err := unix.Fsetxattr(fd, record.Owner, record.EncodeOwner(uid, gid), 0); err != nil {
+	if err := rootfs.Fsetxattr(fd, record.Owner, record.EncodeOwner(uid, gid)); err != nil {
 		return fmt.Errorf("note owner %d:%d: %w", uid, gid, err)
 	}
 	return nil
@@ -128,7 +128,7 @@ func (a *applier) device(hdr *tar.Header, d *rootfs.Dir, at spot) error {
 	if err != nil {
 		return err
 	}
-	err = unix.Fsetxattr(fd, xattrNode, n.encode(), 0)
+	err = rootfs.Fsetxattr(fd, xattrNode, n.encode())
 	if err == nil {
 		err = a.describeFile(fd, hdr, 0, 0o600)
 	}

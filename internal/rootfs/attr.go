@@ -91,7 +91,7 @@ func (d *Dir) Lsetxattr(name, attr string, value []byte) error {
 	if err := checkName("setxattr", name); err != nil {
 		return err
 	}
-	err := d.withFd(name, func(fd int) error { return unix.Fsetxattr(fd, attr, value, 0) })
+	err := d.withFd(name, func(fd int) error { return Fsetxattr(fd, attr, value) })
 	return pathError("setxattr "+attr, name, err)
 }
 
@@ -154,13 +154,25 @@ func Fgetxattr(fd int, attr string) ([]byte, error) {
 		if err == nil {
 			return buf[:n], nil
 		}
+		if err == unix.EACCES {
+			if err = asOwner(fd, func() (err error) { n, err = unix.Fgetxattr(fd, attr, buf); return err }); err == nil {
+				return buf[:n], nil
+			}
+		}
 		if err != unix.ERANGE {
 			return nil, err
 		}
-		if size, err = unix.Fgetxattr(fd, attr, nil); err != nil {
+		err = asOwner(fd, func() (err error) { size, err = unix.Fgetxattr(fd, attr, nil); return err })
+		if err != nil {
 			return nil, err
 		}
 	}
+}
+
+// Fsetxattr sets the extended attribute attr of the open file fd. Errors are those of
+// the system call.
+func Fsetxattr(fd int, attr string, value []byte) error {
+	return asOwner(fd, func() error { return unix.Fsetxattr(fd, attr, value, 0) })
 }
 
 // Flistxattr returns the names of the extended attributes of the open file fd:

@@ -48,22 +48,46 @@ func openOwn(own, flags int) (int, error) {
 	if os.Geteuid() == 0 {
 		return -1, unix.EACCES
 	}
+	flags &^= unix.O_NOFOLLOW
+	fd := -1
+	err := unlocked(own, func(path string) (err error) {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil && fd >= 0 {
+		closeFd(fd)
+		fd = -1
+	}
+	return fd, err
+}
+
+// asOwner does something with the open file fd, if need be as root could whatever its mode.
+func asOwner(fd int, do func() error) error {
+	err := do()
+	if err != unix.EACCES || os.Geteuid() == 0 {
+		return err
+	}
+	return unlocked(fd, func(string) error { return do() })
+}
+
+// unlocked does something while the mode of the file fd, which path leads to, lets its owner do
+// everything.
+func unlocked(fd int, do func(path string) error) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(own, &st); err != nil || int(st.Uid) != os.Geteuid() {
-		return -1, unix.EACCES
+	if err := unix.Fstat(fd, &st); err != nil || int(st.Uid) != os.Geteuid() {
+		return unix.EACCES
 	}
 	mode, kind := st.Mode&0o7777, st.Mode&unix.S_IFMT
 	if kind != unix.S_IFREG && kind != unix.S_IFDIR || mode&0o700 == 0o700 {
-		return -1, unix.EACCES
+		return unix.EACCES
 	}
-	path := "/proc/self/fd/" + strconv.Itoa(own)
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
 	if err := unix.Chmod(path, mode|0o700); err != nil {
-		return -1, unix.EACCES
+		return unix.EACCES
 	}
-	fd, err := unix.Open(path, flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if back := unix.Chmod(path, mode); back != nil && err == nil {
-		closeFd(fd)
-		return -1, back
+	err := do(path)
+	if back := unix.Chmod(path, mode); err == nil {
+		err = back
 	}
-	return fd, err
+	return err
 }

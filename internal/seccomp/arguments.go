@@ -77,7 +77,7 @@ func argumentCheck(v verdict, o Options) []insn {
 		return oneOf(arg(0), []uint32{prSetDumpable, prSetKeepCaps, prCapbsetRead, prCapbsetDrop, prSetSecureBits, prCapAmbient}, retNotify, retAllow)
 	case checkSocket:
 		families := []uint32{afUnix, afInet, afInet6, afNetlink}
-		if o.UnixOnly {
+		if o.NoNetwork {
 			families = families[:1]
 		}
 		if o.Caps&(1<<capNetRaw) != 0 {

@@ -34,9 +34,6 @@ type Options struct {
 	// Socketcall allows socketcall(2) of 32-bit x86, whose address family a filter cannot
 	// see. Wanted only for images of platform linux/386: their C library knows no other way.
 	Socketcall bool
-	// UnixOnly refuses sockets of all families but AF_UNIX: for a step without a network where
-	// there is no namespace for that.
-	UnixOnly bool
 	// Supervise hands the calls of supervised.go over to the listener of the filter
 	// (install.Listen), where the profile allows them. Of the machine's own
 	// architecture only: 32-bit programs are on their own.

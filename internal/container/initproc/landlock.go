@@ -60,26 +60,63 @@ func confineFiles(root *os.File) error {
 
 // landlock takes from this thread what r names, but for the files below root.
 func landlock(r landlockRuleset, root *os.File) error {
+	var below []int
+	if root != nil {
+		below = []int{int(root.Fd())}
+	}
+	rules, err := newRules(r, r.fs, below)
+	if err != nil {
+		return err
+	}
+	if err := restrict(rules); err != nil {
+		return err
+	}
+	return rules.Close()
+}
+
+// newRules makes a ruleset: what r names is forbidden, but for rights on what lies below the
+// open files.
+func newRules(r landlockRuleset, rights uint64, below []int) (*os.File, error) {
 	size := unsafe.Sizeof(r)
 	if r.scoped == 0 {
 		size = unsafe.Sizeof(r.fs) // all that the first version has
 	}
 	fd, _, e := syscall.RawSyscall(sysLandlockCreateRuleset, uintptr(unsafe.Pointer(&r)), size, 0)
 	if e != 0 {
-		return e
+		return nil, e
 	}
-	if root != nil {
+	f := os.NewFile(fd, "landlock rules")
+	for _, b := range below {
 		// struct landlock_path_beneath_attr, which is packed.
 		var rule [12]byte
-		*(*uint64)(unsafe.Pointer(&rule)) = r.fs
-		*(*int32)(unsafe.Pointer(&rule[8])) = int32(root.Fd())
+		*(*uint64)(unsafe.Pointer(&rule)) = rights
+		*(*int32)(unsafe.Pointer(&rule[8])) = int32(b)
 		_, _, e = syscall.RawSyscall6(sysLandlockAddRule, fd, landlockRulePathBeneath, uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
 		if e != 0 {
-			return e
+			_ = f.Close() // nothing was written
+			return nil, e
 		}
 	}
-	if _, _, e = syscall.RawSyscall(sysLandlockRestrictSelf, fd, 0, 0); e != 0 {
-		return e
+	return f, nil
+}
+
+// restrict takes from this thread what the rules forbid.
+func restrict(rules *os.File) error {
+	return errnoErr(syscall.RawSyscall(sysLandlockRestrictSelf, rules.Fd(), 0, 0))
+}
+
+// RunRules makes the rules for a step whose calls for files are answered: it can run programs
+// below the open files, which includes to read there, and open nothing else; its processes and
+// abstract sockets are its own as with scope. nil: this kernel has no landlock.
+func RunRules(below []int) (*os.File, error) {
+	const execute, readFile = 1 << 0, 1 << 2
+	abi, err := landlockABI()
+	if err != nil || abi < 1 {
+		return nil, err
 	}
-	return syscall.Close(int(fd))
+	r := landlockRuleset{fs: 1<<landlockRights[min(abi, len(landlockRights)-1)] - 1}
+	if abi >= 6 {
+		r.scoped = landlockScopeAbstractUnix | landlockScopeSignal
+	}
+	return newRules(r, execute|readFile, below)
 }

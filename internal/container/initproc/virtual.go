@@ -286,7 +286,7 @@ func (c *container) confineVirtual(ruleset *os.File) (listener int, err error) {
 		return 0, fail("set no_new_privs", err)
 	}
 	if c.Scoped {
-		if err := fail("confine to own files (landlock)", errnoErr(syscall.RawSyscall(sysLandlockRestrictSelf, ruleset.Fd(), 0, 0))); err != nil {
+		if err := fail("confine to own files (landlock)", restrict(ruleset)); err != nil {
 			return 0, err
 		}
 	}

@@ -64,14 +64,15 @@ func (c *Core) Reply(id uint64, value int64, e syscall.Errno) {
 	if e != 0 {
 		r.value = 0
 	}
-	_ = c.s.ioctl(notifSend, uintptr(unsafe.Pointer(&r))) // an error: the process is gone
+	// An error: the process is gone. Not by ioctl: the stack may grow and move there.
+	_, _, _ = syscall.RawSyscall(syscall.SYS_IOCTL, c.s.listener, notifSend, uintptr(unsafe.Pointer(&r)))
 }
 
 // Continue lets the kernel do a call. It reads again what the arguments point to, which
 // the process may have changed.
 func (c *Core) Continue(id uint64) {
 	r := response{id: id, flags: flagContinue}
-	_ = c.s.ioctl(notifSend, uintptr(unsafe.Pointer(&r)))
+	_, _, _ = syscall.RawSyscall(syscall.SYS_IOCTL, c.s.listener, notifSend, uintptr(unsafe.Pointer(&r)))
 }
 
 // Valid tells whether the call still waits: if not, what was found under its process id
@@ -98,7 +99,8 @@ func (c *Core) add(id uint64, fd, at int, flags uint32, cloexec bool) syscall.Er
 	if cloexec {
 		a.newFlags = syscall.O_CLOEXEC
 	}
-	return c.s.ioctl(notifAddFD, uintptr(unsafe.Pointer(&a)))
+	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, c.s.listener, notifAddFD, uintptr(unsafe.Pointer(&a)))
+	return e
 }
 
 // Read copies memory of the process that called to b: all of it, or EFAULT.

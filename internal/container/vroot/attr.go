@@ -6,6 +6,7 @@ package vroot
 import (
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"build.stacker.dev/internal/container/supervisor"
 	"build.stacker.dev/internal/layer/record"
@@ -74,7 +75,7 @@ func (e *engine) setAttr(f attrFile, name, value, size, flags uint64) answer {
 			return syscall.EPERM
 		}
 		do := func() (int, syscall.Errno) {
-			_, _, errno := syscall.Syscall6(syscall.SYS_SETXATTR, ptr(cstr(procFd(fd))), ptr(cstr(attr)), slicePtr(b), uintptr(len(b)), uintptr(flags), 0)
+			_, _, errno := syscall.Syscall6(syscall.SYS_SETXATTR, uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(unsafe.Pointer(cstr(attr))), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags), 0)
 			return 0, errno
 		}
 		_, errno := do()
@@ -110,7 +111,7 @@ func (e *engine) getAttr(f attrFile, name, out, size uint64) answer {
 
 func (e *engine) readAttr(fd int, attr string, b []byte) (int, syscall.Errno) {
 	do := func() (int, syscall.Errno) {
-		n, _, errno := syscall.Syscall6(syscall.SYS_GETXATTR, ptr(cstr(procFd(fd))), ptr(cstr(attr)), slicePtr(b), uintptr(len(b)), 0, 0)
+		n, _, errno := syscall.Syscall6(syscall.SYS_GETXATTR, uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(unsafe.Pointer(cstr(attr))), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0)
 		return int(n), errno
 	}
 	n, errno := do()
@@ -140,7 +141,7 @@ func (e *engine) removeAttr(f attrFile, name uint64) answer {
 }
 
 func removeAttr(fd int, attr string) syscall.Errno {
-	_, _, errno := syscall.Syscall(syscall.SYS_REMOVEXATTR, ptr(cstr(procFd(fd))), ptr(cstr(attr)), 0)
+	_, _, errno := syscall.Syscall(syscall.SYS_REMOVEXATTR, uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(unsafe.Pointer(cstr(attr))), 0)
 	return errno
 }
 
@@ -152,7 +153,7 @@ func (e *engine) listAttr(f attrFile, out, size uint64) answer {
 	}
 	defer closeFd(fd)
 	b := make([]byte, attrMax)
-	n, _, errno := syscall.Syscall(syscall.SYS_LISTXATTR, ptr(cstr(procFd(fd))), slicePtr(b), uintptr(len(b)))
+	n, _, errno := syscall.Syscall(syscall.SYS_LISTXATTR, uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	if errno != 0 {
 		return fails(errno)
 	}

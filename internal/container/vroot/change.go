@@ -3,7 +3,10 @@
 
 package vroot
 
-import "syscall"
+import (
+	"syscall"
+	"unsafe"
+)
 
 // entryAt finds the entry that a path names, to be removed, renamed or made.
 func (e *engine) entryAt(dir int, addr uint64) (spot, syscall.Errno) {
@@ -43,7 +46,7 @@ func (e *engine) unlink(dir int, addr uint64, flags int) answer {
 		if flags&atRemoveDir == 0 && len(e.specials) > 0 {
 			e.forget(s.dir, s.leaf)
 		}
-		_, _, errno := syscall.Syscall(syscall.SYS_UNLINKAT, uintptr(s.dir), ptr(cstr(name)), uintptr(flags))
+		_, _, errno := syscall.Syscall(syscall.SYS_UNLINKAT, uintptr(s.dir), uintptr(unsafe.Pointer(cstr(name))), uintptr(flags))
 		return errno
 	})
 	return fails(errno)
@@ -93,7 +96,7 @@ func (e *engine) rename(dir1 int, addr1 uint64, dir2 int, addr2 uint64, flags ui
 	}
 	errno = e.in(a.dir, func() syscall.Errno {
 		return e.in(b.dir, func() syscall.Errno {
-			_, _, errno := syscall.Syscall6(sysRenameat2, uintptr(a.dir), ptr(cstr(from)), uintptr(b.dir), ptr(cstr(to)), uintptr(flags), 0)
+			_, _, errno := syscall.Syscall6(sysRenameat2, uintptr(a.dir), uintptr(unsafe.Pointer(cstr(from))), uintptr(b.dir), uintptr(unsafe.Pointer(cstr(to))), uintptr(flags), 0)
 			return errno
 		})
 	})
@@ -139,7 +142,7 @@ func (e *engine) link(dir1 int, addr1 uint64, dir2 int, addr2 uint64, flags int)
 	}
 	errno = e.in(s.dir, func() syscall.Errno {
 		fdcwd := atFdcwd
-		_, _, errno := syscall.Syscall6(syscall.SYS_LINKAT, uintptr(fdcwd), ptr(cstr(procFd(fd))), uintptr(s.dir), ptr(cstr(s.leaf)), atSymlinkFollow, 0)
+		_, _, errno := syscall.Syscall6(syscall.SYS_LINKAT, uintptr(fdcwd), uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(s.dir), uintptr(unsafe.Pointer(cstr(s.leaf))), atSymlinkFollow, 0)
 		return errno
 	})
 	return fails(errno)
@@ -272,7 +275,7 @@ func (e *engine) clearSetID(fd int, st *syscall.Stat_t) syscall.Errno {
 func (e *engine) truncate(addr, size uint64) answer {
 	return e.change(atFdcwd, addr, true, false, func(fd int, st *syscall.Stat_t) syscall.Errno {
 		do := func() (int, syscall.Errno) {
-			_, _, errno := syscall.Syscall(syscall.SYS_TRUNCATE, ptr(cstr(procFd(fd))), uintptr(size), 0)
+			_, _, errno := syscall.Syscall(syscall.SYS_TRUNCATE, uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(size), 0)
 			return 0, errno
 		}
 		_, errno := do()
@@ -307,11 +310,11 @@ func (e *engine) times(addr uint64, micro bool) (func(int, *syscall.Stat_t) sysc
 			}
 			return errno
 		}
-		at := uintptr(0)
-		if addr != 0 {
-			at = ptr(&t)
+		at := &t
+		if addr == 0 {
+			at = nil
 		}
-		_, _, errno := syscall.Syscall6(syscall.SYS_UTIMENSAT, uintptr(fd), ptr(cstr("")), at, atEmptyPath, 0, 0)
+		_, _, errno := syscall.Syscall6(syscall.SYS_UTIMENSAT, uintptr(fd), uintptr(unsafe.Pointer(cstr(""))), uintptr(unsafe.Pointer(at)), atEmptyPath, 0, 0)
 		return errno
 	}, 0
 }
@@ -341,7 +344,7 @@ func (e *engine) utime(path, addr uint64) answer {
 		if errno := e.mayDescribe(fd, st); errno != 0 {
 			return errno
 		}
-		_, _, errno := syscall.Syscall6(syscall.SYS_UTIMENSAT, uintptr(fd), ptr(cstr("")), ptr(&t), atEmptyPath, 0, 0)
+		_, _, errno := syscall.Syscall6(syscall.SYS_UTIMENSAT, uintptr(fd), uintptr(unsafe.Pointer(cstr(""))), uintptr(unsafe.Pointer(&t)), atEmptyPath, 0, 0)
 		return errno
 	})
 }

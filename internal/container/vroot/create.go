@@ -3,7 +3,10 @@
 
 package vroot
 
-import "syscall"
+import (
+	"syscall"
+	"unsafe"
+)
 
 // A new file has the ids of the process that makes it, or the group of a directory that has
 // the set-group-id bit.
@@ -186,7 +189,7 @@ func (e *engine) make(dir int, addr uint64, call func(dir int, leaf string) sysc
 }
 
 func there(dir int, leaf string) bool {
-	_, _, errno := syscall.Syscall6(sysFaccessat2, uintptr(dir), ptr(cstr(leaf)), 0, atSymlinkNofollow, 0, 0)
+	_, _, errno := syscall.Syscall6(sysFaccessat2, uintptr(dir), uintptr(unsafe.Pointer(cstr(leaf))), 0, atSymlinkNofollow, 0, 0)
 	return errno == 0
 }
 
@@ -202,7 +205,7 @@ func (e *engine) in(dir int, do func() syscall.Errno) syscall.Errno {
 func (e *engine) mkdir(dir int, addr uint64, mode uint32) answer {
 	mode = mode & modeBits &^ e.umask()
 	return e.make(dir, addr, func(dir int, leaf string) syscall.Errno {
-		_, _, errno := syscall.Syscall(syscall.SYS_MKDIRAT, uintptr(dir), ptr(cstr(leaf)), uintptr(mode))
+		_, _, errno := syscall.Syscall(syscall.SYS_MKDIRAT, uintptr(dir), uintptr(unsafe.Pointer(cstr(leaf))), uintptr(mode))
 		return errno
 	})
 }
@@ -218,7 +221,7 @@ func (e *engine) mknod(dir int, addr uint64, mode uint32, dev uint64) answer {
 	}
 	mode = mode&typeMask | mode&modeBits&^e.umask()
 	return e.make(dir, addr, func(dir int, leaf string) syscall.Errno {
-		_, _, errno := syscall.Syscall6(syscall.SYS_MKNODAT, uintptr(dir), ptr(cstr(leaf)), uintptr(mode), uintptr(dev), 0, 0)
+		_, _, errno := syscall.Syscall6(syscall.SYS_MKNODAT, uintptr(dir), uintptr(unsafe.Pointer(cstr(leaf))), uintptr(mode), uintptr(dev), 0, 0)
 		return errno
 	})
 }
@@ -229,7 +232,7 @@ func (e *engine) symlink(target uint64, dir int, addr uint64) answer {
 		return fails(errno)
 	}
 	return e.make(dir, addr, func(dir int, leaf string) syscall.Errno {
-		_, _, errno := syscall.Syscall(syscall.SYS_SYMLINKAT, ptr(cstr(text)), uintptr(dir), ptr(cstr(leaf)))
+		_, _, errno := syscall.Syscall(syscall.SYS_SYMLINKAT, uintptr(unsafe.Pointer(cstr(text))), uintptr(dir), uintptr(unsafe.Pointer(cstr(leaf))))
 		return errno
 	})
 }

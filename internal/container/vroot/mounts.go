@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // ident tells files apart.
@@ -41,6 +42,7 @@ type mount struct {
 	dir      bool
 	readOnly bool
 	proc     bool
+	device   bool
 
 	parent ident // the directory that it is in, and its name there
 	name   string
@@ -85,7 +87,8 @@ func (e *engine) add(m Mount) error {
 	e.names[name] = true
 	e.mounts = append(e.mounts, &mount{
 		node: n, target: "/" + m.Target, dir: st.Mode&typeMask == syscall.S_IFDIR, readOnly: m.ReadOnly,
-		proc: m.Target == "proc", parent: above.id, name: name, above: above,
+		device: st.Mode&typeMask == syscall.S_IFCHR || st.Mode&typeMask == syscall.S_IFBLK,
+		proc:   m.Target == "proc", parent: above.id, name: name, above: above,
 	})
 	return nil
 }
@@ -99,7 +102,7 @@ func makePlace(dir int, name string, file bool) error {
 			closeFd(fd)
 		}
 	} else {
-		_, _, errno = syscall.Syscall(syscall.SYS_MKDIRAT, uintptr(dir), ptr(cstr(name)), 0o755)
+		_, _, errno = syscall.Syscall(syscall.SYS_MKDIRAT, uintptr(dir), uintptr(unsafe.Pointer(cstr(name))), 0o755)
 	}
 	if errno == 0 || errno == syscall.EEXIST {
 		return nil

@@ -4,7 +4,9 @@
 package vroot
 
 import (
+	"runtime"
 	"syscall"
+	"unsafe"
 )
 
 // open answers open(2) and its like.
@@ -87,7 +89,7 @@ func (e *engine) openName(dir int, path string, flags int) (int, syscall.Errno) 
 	case flags&syscall.O_DIRECTORY != 0 && st.Mode&typeMask != syscall.S_IFDIR:
 		return -1, syscall.ENOTDIR
 	case st.Mode&typeMask == syscall.S_IFLNK:
-		return -1, syscall.ELOOP
+		return -1, syscall.EOPNOTSUPP // as fchmodat(3) of the C library knows it from links
 	}
 	return e.readable(name, flags&syscall.O_DIRECTORY|syscall.O_NONBLOCK)
 }
@@ -219,7 +221,7 @@ func waits(s *spot, flags int) bool {
 	if flags&(syscall.O_NONBLOCK|syscall.O_EXCL) != 0 || flags&syscall.O_ACCMODE == syscall.O_RDWR {
 		return false
 	}
-	_, _, errno := syscall.Syscall6(sysFstatat, uintptr(s.dir), ptr(cstr(s.leaf)), ptr(&st), atSymlinkNofollow, 0, 0)
+	_, _, errno := syscall.Syscall6(sysFstatat, uintptr(s.dir), uintptr(unsafe.Pointer(cstr(s.leaf))), uintptr(unsafe.Pointer(&st)), atSymlinkNofollow, 0, 0)
 	return errno == 0 && st.Mode&typeMask == syscall.S_IFIFO
 }
 
@@ -300,6 +302,11 @@ func (e *engine) openLater(name, flags int, cloexec bool) answer {
 	flags &^= syscall.O_CREAT | syscall.O_EXCL | syscall.O_NOFOLLOW
 	go func() {
 		defer closeFd(name)
+		runtime.LockOSThread() // for good: the thread ends with this function
+		if err := blockSignals(); err != nil {
+			e.core.Reply(id, 0, syscall.EINTR)
+			return
+		}
 		fd, errno := openat(atFdcwd, procFd(name), flags, 0)
 		if errno == 0 {
 			errno = e.core.AddFD(id, fd, cloexec)

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"build.stacker.dev/internal/container/initproc"
 	"build.stacker.dev/internal/container/supervisor"
@@ -21,9 +22,9 @@ func Run(s *initproc.Step, root *os.File, from []*os.File, start initproc.Starte
 	if err != nil {
 		return 0, err
 	}
-	ruleset, err := e.landlock()
+	ruleset, err := initproc.RunRules(e.places())
 	if err != nil {
-		return 0, err
+		return 0, errors.New("make landlock rules: " + err.Error())
 	}
 	s.Scoped = ruleset != nil
 	pid, listener, ready, err := start(ruleset)
@@ -111,47 +112,20 @@ func newEngine(s *initproc.Step, root *os.File, from []*os.File) (*engine, error
 func blockSignals() error {
 	all := ^uint64(0)
 	const setMask, size = 2, 8
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, ptr(&all), 0, size, 0, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&all)), 0, size, 0, 0)
 	if errno != 0 {
 		return errors.New("block signals: " + errno.Error())
 	}
 	return nil
 }
 
-// landlock makes the rules for what the step's own calls can reach: it can run what lies in
-// its places, and open nothing else. nil: this kernel has no landlock.
-func (e *engine) landlock() (*os.File, error) {
-	abi, _, errno := syscall.RawSyscall(sysLandlockCreate, 0, 0, 1)
-	if errno != 0 {
-		return nil, nil
-	}
-	attr := struct{ files, net, scoped uint64 }{files: 1<<13 - 1}
-	size := uintptr(8)
-	if abi >= 2 {
-		attr.files |= 1 << 13 // refer
-	}
-	if abi >= 6 {
-		attr.scoped, size = 1|2, 24 // abstract sockets, signals
-	}
-	fd, _, errno := syscall.RawSyscall(sysLandlockCreate, ptr(&attr), size, 0)
-	if errno != 0 {
-		return nil, errors.New("make landlock rules: " + errno.Error())
-	}
-	ruleset := os.NewFile(fd, "rules")
-	all := []node{e.root}
+// places are the files and directories that the step sees, and may run programs of.
+func (e *engine) places() []int {
+	all := []int{e.root.fd}
 	for _, m := range e.mounts {
-		if m.dir && !m.proc {
-			all = append(all, m.node)
+		if !m.proc && !m.device {
+			all = append(all, m.fd)
 		}
 	}
-	for _, n := range all {
-		const execute, pathBeneath = 1<<0 | 1<<2, 1 // the kernel wants both for a program
-		var rule [12]byte
-		*(*uint64)(ptrOf(&rule[0])) = execute
-		*(*int32)(ptrOf(&rule[8])) = int32(n.fd)
-		if _, _, errno := syscall.RawSyscall6(sysLandlockAddRule, fd, pathBeneath, ptr(&rule), 0, 0, 0); errno != 0 {
-			return nil, errors.New("make landlock rules: " + errno.Error())
-		}
-	}
-	return ruleset, nil
+	return all
 }

@@ -47,7 +47,7 @@ func (e *engine) writeStatx(flags, mask, addr uint64) func(int, *syscall.Stat_t)
 	return func(fd int, st *syscall.Stat_t) syscall.Errno {
 		var b [256]byte
 		const uid, gid = 20, 24 // stx_uid, stx_gid
-		_, _, errno := syscall.Syscall6(sysStatx, uintptr(fd), ptr(cstr("")), uintptr(flags&atStatxSync|atEmptyPath), uintptr(mask), ptr(&b), 0)
+		_, _, errno := syscall.Syscall6(sysStatx, uintptr(fd), uintptr(unsafe.Pointer(cstr(""))), uintptr(flags&atStatxSync|atEmptyPath), uintptr(mask), uintptr(unsafe.Pointer(&b)), 0)
 		if errno != 0 {
 			return errno
 		}
@@ -81,7 +81,7 @@ func (e *engine) access(dir int, addr uint64, mode, flags uint64) answer {
 		return done(0)
 	}
 	fdcwd := atFdcwd
-	_, _, errno = syscall.Syscall6(sysFaccessat2, uintptr(fdcwd), ptr(cstr(procFd(fd))), uintptr(mode), 0, 0, 0)
+	_, _, errno = syscall.Syscall6(sysFaccessat2, uintptr(fdcwd), uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(mode), 0, 0, 0)
 	return fails(errno)
 }
 
@@ -142,7 +142,7 @@ func (e *engine) statfs(addr, out uint64) answer {
 	}
 	defer closeFd(fd)
 	var st syscall.Statfs_t
-	if _, _, errno := syscall.Syscall(syscall.SYS_FSTATFS, uintptr(fd), ptr(&st), 0); errno != 0 {
+	if _, _, errno := syscall.Syscall(syscall.SYS_FSTATFS, uintptr(fd), uintptr(unsafe.Pointer(&st)), 0); errno != 0 {
 		return fails(errno)
 	}
 	return fails(e.core.Write(out, bytesOf(&st)))

@@ -11,13 +11,10 @@ import (
 // Numbers and constants that package syscall has not, or not for every architecture. Those
 // of calls since Linux 5.1 are the same on all.
 const (
-	sysOpenat2         = 437
-	sysFaccessat2      = 439
-	sysFchmodat2       = 452
-	sysPidfdOpen       = 434
-	sysLandlockCreate  = 444
-	sysLandlockAddRule = 445
-	sysLandlockSelf    = 446
+	sysOpenat2    = 437
+	sysFaccessat2 = 439
+	sysFchmodat2  = 452
+	sysPidfdOpen  = 434
 
 	oPath    = 0x200000
 	oTmpfile = 0x400000 // without O_DIRECTORY
@@ -44,14 +41,8 @@ func cstr(s string) *byte {
 	return &b[0]
 }
 
-func ptr[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
-
-func ptrOf(b *byte) unsafe.Pointer { return unsafe.Pointer(b) }
-
-func slicePtr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
-
 func openat(dir int, name string, flags int, mode uint32) (int, syscall.Errno) {
-	fd, _, e := syscall.Syscall6(syscall.SYS_OPENAT, uintptr(dir), ptr(cstr(name)), uintptr(flags|syscall.O_CLOEXEC|syscall.O_NOCTTY), uintptr(mode), 0, 0)
+	fd, _, e := syscall.Syscall6(syscall.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(cstr(name))), uintptr(flags|syscall.O_CLOEXEC|syscall.O_NOCTTY), uintptr(mode), 0, 0)
 	if e != 0 {
 		return -1, e
 	}
@@ -61,14 +52,14 @@ func openat(dir int, name string, flags int, mode uint32) (int, syscall.Errno) {
 func closeFd(fd int) { _, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 func fstat(fd int) (st syscall.Stat_t, e syscall.Errno) {
-	_, _, e = syscall.Syscall6(sysFstatat, uintptr(fd), ptr(cstr("")), ptr(&st), atEmptyPath, 0, 0)
+	_, _, e = syscall.Syscall6(sysFstatat, uintptr(fd), uintptr(unsafe.Pointer(cstr(""))), uintptr(unsafe.Pointer(&st)), atEmptyPath, 0, 0)
 	return st, e
 }
 
 // readlinkat gives what is in a link; name empty: the link that dir is.
 func readlinkat(dir int, name string) (string, syscall.Errno) {
 	var buf [pathMax + 1]byte
-	n, _, e := syscall.Syscall6(syscall.SYS_READLINKAT, uintptr(dir), ptr(cstr(name)), ptr(&buf[0]), uintptr(len(buf)), 0, 0)
+	n, _, e := syscall.Syscall6(syscall.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(cstr(name))), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0, 0)
 	if e != 0 {
 		return "", e
 	}

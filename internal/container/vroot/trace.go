@@ -58,6 +58,9 @@ type change struct {
 	ran   bool  // the new program is in place
 }
 
+// ptrace keeps what addr and data may point to alive, and where it is.
+//
+//go:uintptrescapes
 func ptrace(request uintptr, pid int, addr, data uintptr) syscall.Errno {
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_PTRACE, request, uintptr(pid), addr, data, 0, 0)
 	return errno
@@ -172,7 +175,7 @@ func (e *engine) stopped(pid int, status syscall.WaitStatus) {
 		e.diverted(pid)
 	case eventFork, eventVfork, eventClone:
 		var child uint64
-		if ptrace(ptraceGetMsg, pid, 0, ptr(&child)) == 0 {
+		if ptrace(ptraceGetMsg, pid, 0, uintptr(unsafe.Pointer(&child))) == 0 {
 			e.born(pid, int(child))
 		}
 		resume(pid, ptraceCont, 0)
@@ -278,7 +281,7 @@ func (e *engine) diverted(pid int) {
 // freeNumbers finds two numbers for files, one below the other, that a process does not use.
 func freeNumbers(pid int) (int, syscall.Errno) {
 	var l struct{ cur, max uint64 }
-	_, _, errno := syscall.RawSyscall6(sysPrlimit, uintptr(pid), syscall.RLIMIT_NOFILE, 0, ptr(&l), 0, 0)
+	_, _, errno := syscall.RawSyscall6(sysPrlimit, uintptr(pid), syscall.RLIMIT_NOFILE, 0, uintptr(unsafe.Pointer(&l)), 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -298,7 +301,7 @@ func freeNumbers(pid int) (int, syscall.Errno) {
 // replaced is called when a process runs a new program.
 func (e *engine) replaced(pid int) {
 	var former uint64
-	_ = ptrace(ptraceGetMsg, pid, 0, ptr(&former))
+	_ = ptrace(ptraceGetMsg, pid, 0, uintptr(unsafe.Pointer(&former)))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := e.tasks[uint32(former)]
@@ -385,7 +388,7 @@ func getSet(pid int, set uintptr, p unsafe.Pointer, n uintptr) syscall.Errno {
 		base unsafe.Pointer
 		size uintptr
 	}{p, n}
-	return ptrace(ptraceGetRegSet, pid, set, ptr(&v))
+	return ptrace(ptraceGetRegSet, pid, set, uintptr(unsafe.Pointer(&v)))
 }
 
 func setSet(pid int, set uintptr, p unsafe.Pointer, n uintptr) syscall.Errno {
@@ -393,7 +396,7 @@ func setSet(pid int, set uintptr, p unsafe.Pointer, n uintptr) syscall.Errno {
 		base unsafe.Pointer
 		size uintptr
 	}{p, n}
-	return ptrace(ptraceSetRegSet, pid, set, ptr(&v))
+	return ptrace(ptraceSetRegSet, pid, set, uintptr(unsafe.Pointer(&v)))
 }
 
 const prStatus = 1 // NT_PRSTATUS

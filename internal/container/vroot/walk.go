@@ -6,6 +6,7 @@ package vroot
 import (
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // maxLinks is how many symbolic links may be followed on the way to a file.
@@ -145,11 +146,8 @@ func (w *walk) run() (spot, syscall.Errno) {
 					return spot{behind: -1}, errno
 				}
 			}
-			if last && !w.in {
-				return w.here(name != "" || slash), 0
-			}
 			if last {
-				w.rest = ""
+				return w.here(true), 0
 			}
 			continue
 		}
@@ -400,6 +398,6 @@ func (e *engine) forced(dir int, do func() (int, syscall.Errno)) (int, syscall.E
 
 func chmodFd(fd int, mode uint32) syscall.Errno {
 	fdcwd := atFdcwd
-	_, _, e := syscall.Syscall(syscall.SYS_FCHMODAT, uintptr(fdcwd), ptr(cstr(procFd(fd))), uintptr(mode))
+	_, _, e := syscall.Syscall(syscall.SYS_FCHMODAT, uintptr(fdcwd), uintptr(unsafe.Pointer(cstr(procFd(fd)))), uintptr(mode))
 	return e
 }
