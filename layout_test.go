@@ -54,6 +54,7 @@ var imports = map[string]string{
 		" internal/source" +
 		" internal/source/httpfile" +
 		" internal/state" +
+		" internal/template" +
 		" internal/transfer" +
 		" internal/userns",
 	"internal/progress": "internal/solve",
@@ -90,6 +91,7 @@ var imports = map[string]string{
 	"internal/container/vroot":       "internal/container/initproc internal/container/supervisor internal/layer/record",
 	"internal/boot":                  "internal/boot/role internal/container/initproc internal/container/supervisor internal/container/vroot internal/mount",
 	"internal/userns":                "internal/boot/role internal/mount",
+	"internal/template":              "",
 	"internal/boot/role":             "",
 	"internal/mount":                 "",
 	"internal/seccomp":               "internal/seccomp/install",

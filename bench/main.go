@@ -56,6 +56,10 @@ func workloads() []workload {
 		benchDockerfile("context-50000"),
 		benchDockerfile("steps-40"),
 		benchDockerfile("stages-4"),
+		{"pull-1g", withServer(benchPull)},
+		{"push-1g", withServer(benchPush)},
+		{"push-existing", withServer(benchPushExisting)},
+		{"cache-missing", withServer(benchCacheMissing)},
 	}
 }
 

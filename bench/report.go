@@ -209,7 +209,7 @@ func machine(ctx context.Context, a *area) string {
 		return strings.TrimSpace(line)
 	}
 	var versions []string
-	for _, p := range []string{"buildah", "crun", "runc", "pigz", "zstd", "openssl"} {
+	for _, p := range []string{"buildah", "crun", "runc", "podman", "skopeo", "umoci", "pigz", "zstd", "openssl"} {
 		argument := "--version"
 		if p == "openssl" {
 			argument = "version"

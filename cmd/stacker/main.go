@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 
 	"build.stacker.dev/internal/boot"
@@ -17,6 +19,7 @@ import (
 )
 
 func main() {
+	collectLate()
 	if role := boot.Role(); role.Kind == boot.Worker {
 		if err := worker.Main(context.Background(), os.NewFile(uintptr(role.Control), "control"), worker.MainOptions{SingleID: role.SingleID, Bare: role.Bare, Driver: role.Driver}); err != nil {
 			fmt.Fprintln(os.Stderr, "stacker: worker process:", err)
@@ -28,4 +31,15 @@ func main() {
 	code := cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	stop()
 	os.Exit(code)
+}
+
+// collectLate lets the heap grow to 32 MB before garbage is collected for the first
+// time: most builds have ended by then. After that it is collected as usual.
+func collectLate() {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	const usual, first = 100, 800 // percent; the first collection is at that much of 4 MB
+	debug.SetGCPercent(first)
+	runtime.AddCleanup(new([64]byte), func(percent int) { debug.SetGCPercent(percent) }, usual)
 }

@@ -30,14 +30,16 @@ import (
 // Registry is what this process has told the kernel. The zero value is ready. It
 // is safe for use by several goroutines.
 type Registry struct {
-	mu     sync.Mutex
-	mount  *os.File // keeps the list of the user namespace
-	result map[string]error
+	mu    sync.Mutex
+	mount *os.File // keeps the list of the user namespace
 }
 
 // Ensure sees to it that programs for an architecture run in this user namespace.
 // dir is a directory for a program to try; search has the directories of emulators,
 // as PATH has. The error says what is missing.
+//
+// Nothing is remembered: as soon as this user namespace has a list of its own, those of
+// the machine's emulators count no more that are not in it.
 func (r *Registry) Ensure(dir, arch, search string) error {
 	m, ok := machines[arch]
 	if !ok {
@@ -45,18 +47,6 @@ func (r *Registry) Ensure(dir, arch, search string) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err, ok := r.result[arch]
-	if !ok {
-		err = r.ensure(dir, arch, m, search)
-		if r.result == nil {
-			r.result = map[string]error{}
-		}
-		r.result[arch] = err
-	}
-	return err
-}
-
-func (r *Registry) ensure(dir, arch string, m machine, search string) error {
 	file := filepath.Join(dir, "program-"+arch)
 	if err := os.WriteFile(file, m.program(), 0o755); err != nil {
 		return fmt.Errorf("write a program to try: %w", err)

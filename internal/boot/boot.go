@@ -58,7 +58,7 @@ func init() {
 	}
 	switch os.Args[0] {
 	case initproc.Name:
-		initproc.Main(func(s *initproc.Step, end func(error)) (func(int), error) {
+		initproc.Main(os.Args, func(s *initproc.Step, end func(error)) (func(int), error) {
 			return supervisor.Prepare(supervisor.IDs{UID: s.UID, GID: s.GID, Groups: s.Groups, Caps: s.Caps}, end)
 		}, vroot.Run)
 	case initproc.CommandName:

@@ -155,9 +155,10 @@ func (b *Builder) Complete(v *graph.Vertex, in []cache.Result, kept cache.Result
 // Present implements solve.Runner: the trees or blobs of layers made here must exist;
 // those of images can be had again.
 func (b *Builder) Present(r cache.Result) bool {
+	trees := cache.Trees(r.Layers)
 	for i, l := range r.Layers {
 		made := l.Blob == nil || l.Packed()
-		if made && !b.State.HasTree(cache.Tree(r.Layers, i)) && (l.Blob == nil || !b.State.Blobs.Has(*l.Blob)) {
+		if made && !b.State.HasTree(trees[i]) && (l.Blob == nil || !b.State.Blobs.Has(*l.Blob)) {
 			return false
 		}
 	}

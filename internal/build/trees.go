@@ -20,8 +20,24 @@ import (
 
 // trees makes sure that all layers are unpacked and names their trees, bottom
 // first. Several steps that need the same base unpack it once, also across
-// processes.
+// processes. Layers in which nothing changed are left out: a stack of forty steps
+// that wrote nothing is mounted as one tree.
 func (b *Builder) trees(ctx context.Context, layers []cache.Layer, emit solve.Sink) ([]string, error) {
+	all, err := b.allTrees(ctx, layers, emit)
+	if err != nil {
+		return nil, err
+	}
+	var trees []string
+	for i, t := range all {
+		if i == 0 || !layers[i].Unchanged() {
+			trees = append(trees, t)
+		}
+	}
+	return trees, nil
+}
+
+// allTrees is trees with one for each layer.
+func (b *Builder) allTrees(ctx context.Context, layers []cache.Layer, emit solve.Sink) ([]string, error) {
 	if trees, missing := b.present(layers); len(missing) == 0 {
 		return trees, nil
 	}
@@ -49,14 +65,11 @@ func (b *Builder) note(emit solve.Sink, kind solve.EventKind, text string) {
 
 // present names the trees that exist and numbers the layers without one.
 func (b *Builder) present(layers []cache.Layer) (trees []string, missing []int) {
-	trees = make([]string, len(layers))
-	for i := range layers {
-		t := cache.Tree(layers, i)
+	trees = cache.Trees(layers)
+	for i, t := range trees {
 		if !b.State.HasTree(t) {
-			missing = append(missing, i)
-			continue
+			missing, trees[i] = append(missing, i), ""
 		}
-		trees[i] = t
 	}
 	return trees, missing
 }

@@ -107,6 +107,28 @@ func Tree(layers []Layer, i int) string {
 	return snapshot.LayerTree(Chain(layers[:i+1]))
 }
 
+// Trees names the trees of all layers of a stack: see Tree.
+func Trees(layers []Layer) []string {
+	out := make([]string, len(layers))
+	id := ""
+	for i, l := range layers {
+		id = snapshot.Chain(id, string(l.DiffID))
+		if out[i] = l.Tree; l.Tree == "" {
+			out[i] = snapshot.LayerTree(id)
+		}
+	}
+	return out
+}
+
+// emptyDiffID is the digest of a tar without entries: two blocks of zeros.
+const emptyDiffID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+// Unchanged tells whether a layer that was made here, on the layers that it lies on,
+// shows just what these show.
+func (l *Layer) Unchanged() bool {
+	return l.DiffID == emptyDiffID && l.Blob == nil && l.Tree == "" && !l.WithRoot
+}
+
 // Record is a result with what led to it.
 type Record struct {
 	Step        string        `json:"step"` // the step as people call it

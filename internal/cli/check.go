@@ -90,7 +90,7 @@ func (a *app) printLevels(p userns.Plan, err error) {
 		a.printLevel(p, l)
 	}
 	if p.Level.Bare() {
-		fmt.Fprintf(out, "steps are less apart: %s\n", bareLack)
+		fmt.Fprintf(out, "steps are less apart: %s\n", bareLack(p.Level))
 	}
 	if p.OuterProc {
 		fmt.Fprintf(out, "/proc of steps: %s\n    to get one of their own: %s\n", outerProc, unmaskProc)
@@ -102,9 +102,14 @@ const (
 	unmaskProc = "Kubernetes: hostUsers: false and procMount: Unmasked; podman run --security-opt unmask=ALL; docker run --security-opt systempaths=unconfined"
 )
 
-// bareLack is what steps without namespaces share with the container around.
-const bareLack = "without namespaces they share the container's network, host name, IPC and process numbers, and have no /proc; " +
-	"see docs/unprivileged.md"
+// bareLack says what steps without namespaces share with the container around.
+func bareLack(l userns.Level) string {
+	const shared = "without namespaces they share the container's network, host name, IPC and process numbers"
+	if l == userns.LevelVroot {
+		return shared + ", cannot trace processes or have sockets with a name, and are slower (experimental); see docs/unprivileged.md"
+	}
+	return shared + ", and have no /proc; see docs/unprivileged.md"
+}
 
 // noteLevel says at the start of a build what its steps see that is not theirs.
 func (a *app) noteLevel(d *progress.Display) {
@@ -116,7 +121,7 @@ func (a *app) noteLevel(d *progress.Display) {
 	text := ""
 	switch {
 	case p.Level.Bare():
-		text = fmt.Sprintf("level %s: steps are less apart: %s", p.Level, bareLack)
+		text = fmt.Sprintf("level %s: steps are less apart: %s", p.Level, bareLack(p.Level))
 	case p.OuterProc:
 		text = "/proc of steps is " + outerProc
 	default:

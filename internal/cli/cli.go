@@ -10,9 +10,11 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -156,8 +158,7 @@ func (a *app) command() *cobra.Command {
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.before(cmd) },
 	}
 	cmd.SuggestionsMinimumDistance = 2
-	cmd.SetVersionTemplate("stacker version {{.Version}}\n")
-	cmd.SetUsageTemplate(strings.Replace(cmd.UsageTemplate(), "Available Commands:", "COMMANDS:", 1))
+	cmd.SetUsageFunc(usage(cmd.UsageFunc()))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("incorrect usage: %w; see %s --help", err, c.CommandPath())
 	})
@@ -199,6 +200,24 @@ func (a *app) command() *cobra.Command {
 	ownWords(cmd)
 	explainArgs(cmd)
 	return cmd
+}
+
+// usage is what the library says of a command's use, with our word for commands. It
+// is no template of the library's: those make the linker keep all methods of the
+// program (see package template).
+func usage(plain func(*cobra.Command) error) func(*cobra.Command) error {
+	return func(cmd *cobra.Command) error {
+		out := cmd.OutOrStderr()
+		var b bytes.Buffer
+		cmd.SetOut(&b)
+		err := plain(cmd)
+		cmd.SetOut(out)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(out, strings.Replace(b.String(), "Available Commands:", "COMMANDS:", 1))
+		return err
+	}
 }
 
 // helpCommand takes the place of the library's, which accepts unknown words.

@@ -28,12 +28,21 @@ func TestDocs(t *testing.T) {
 	}
 	for _, f := range append(files, "../../docs/tutorial.md") {
 		t.Run(strings.Trim(strings.TrimSuffix(strings.TrimSuffix(f, ".md"), "/README"), "./"), func(t *testing.T) {
-			if strings.Contains(f, "deb-package") {
+			name := filepath.Base(filepath.Dir(f))
+			switch name {
+			case "deb-package", "projects":
 				onlyWithDebian(t)
+			case "go-projects":
+				if os.Getenv("STACKER_TEST_PROJECTS") == "" {
+					t.Skip("compiles for minutes, in CI too: set STACKER_TEST_PROJECTS=1")
+				}
 			}
-			dir := filepath.Join(t.TempDir(), "work")
+			dir := filepath.Join(t.TempDir(), "work", "examples", name)
 			if err := os.CopyFS(dir, os.DirFS(filepath.Dir(f))); err != nil {
 				t.Fatal(err)
+			}
+			if strings.HasSuffix(name, "projects") {
+				copySource(t, filepath.Join(dir, "..", ".."))
 			}
 			if strings.HasSuffix(f, "tutorial.md") {
 				dir = filepath.Join(filepath.Dir(dir), "empty")
@@ -47,6 +56,23 @@ func TestDocs(t *testing.T) {
 			}
 			follow(t, dir, string(text))
 		})
+	}
+}
+
+// copySource puts what the projects of the examples use of this repository where they look
+// for it.
+func copySource(t *testing.T, to string) {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	for _, name := range []string{"go.mod", "go.sum"} {
+		if err := copyFile(filepath.Join(root, name), filepath.Join(to, name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"cmd", "docs", "internal"} {
+		if err := os.CopyFS(filepath.Join(to, name), os.DirFS(filepath.Join(root, name))); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"text/template"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -23,6 +22,7 @@ import (
 	"build.stacker.dev/internal/progress"
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/state"
+	"build.stacker.dev/internal/template"
 )
 
 type listOptions struct {
@@ -160,13 +160,7 @@ func printFormat[T any](out io.Writer, format string, rows []T) error {
 
 // printTemplate executes a Go template for each row.
 func printTemplate[T any](out io.Writer, format string, rows []T) error {
-	t, err := template.New("format").Funcs(template.FuncMap{
-		"json": func(v any) (string, error) {
-			b, err := json.Marshal(v)
-			return string(b), err
-		},
-		"upper": strings.ToUpper, "lower": strings.ToLower, "join": strings.Join,
-	}).Parse(strings.TrimPrefix(format, "table "))
+	t, err := template.Parse("format", strings.TrimPrefix(format, "table "))
 	if err != nil {
 		return fmt.Errorf("--format: %w", err)
 	}

@@ -40,8 +40,6 @@ import (
 	"build.stacker.dev/internal/seccomp"
 )
 
-const defaultShm = 64 << 20
-
 // keepCaps are the capabilities of a step that is not privileged.
 const keepCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
 	1<<unix.CAP_KILL | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_SETGID |
@@ -97,37 +95,38 @@ func (rn *Runner) runWith(ctx context.Context, s Spec, again bool) (Exit, error)
 	defer r.close()
 	var err error
 	// Init first: it takes longer to come up than the mounts take to be made.
-	if r.init, err = rn.take(s.Network); err != nil {
+	kind := kindOf(&s)
+	if r.init, err = rn.take(kind); err != nil {
 		return Exit{}, err
 	}
 	if err := r.prepare(); err != nil {
 		r.init.kill()
 		return Exit{}, err
 	}
-	if again {
-		rn.prepareNext()
+	if again && kind.ahead {
+		rn.prepareNext(kind)
 	}
 	return r.wait(ctx)
 }
 
-// take gives the process that is ready, or a new one. Steps without the network
+// take gives the process that is ready, or a new one. Steps that are not ordinary
 // are rare: they wait for theirs.
-func (rn *Runner) take(n Network) (*initProcess, error) {
-	if n == NetworkNone {
-		return startInit(n)
-	}
+func (rn *Runner) take(k initKind) (*initProcess, error) {
 	rn.mu.Lock()
-	p := rn.spare
-	rn.spare = nil
+	var p *initProcess
+	if rn.spare != nil && rn.spare.kind == k {
+		p, rn.spare = rn.spare, nil
+	}
 	rn.mu.Unlock()
 	if p != nil {
 		return p, nil
 	}
-	return startInit(n)
+	return startInit(k)
 }
 
-// prepareNext starts the next container's process while this step runs.
-func (rn *Runner) prepareNext() {
+// prepareNext starts the process of the next step while this one runs, in the hope
+// that it is of the same kind.
+func (rn *Runner) prepareNext(k initKind) {
 	rn.mu.Lock()
 	needed := rn.spare == nil && !rn.closed
 	rn.mu.Unlock()
@@ -135,7 +134,7 @@ func (rn *Runner) prepareNext() {
 		return
 	}
 	rn.making.Go(func() {
-		p, err := startInit(NetworkHost)
+		p, err := startInit(k)
 		if err != nil {
 			return // the next step meets the error itself
 		}
@@ -291,7 +290,7 @@ func (r *run) describe(targets []target) {
 		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Hostname: s.Hostname,
 		UID: s.UID, GID: s.GID, Groups: s.Groups, SingleID: s.SingleID,
 		Privileged: s.Privileged, NoNewPrivs: s.NoNewPrivs, Terminal: s.Terminal,
-		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: defaultShm, Supervised: s.supervised(),
+		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: initproc.DefaultShm, Supervised: s.supervised(),
 	}
 	if s.Hostname == "" {
 		r.step.Hostname = "stacker"

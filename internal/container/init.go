@@ -19,6 +19,30 @@ import (
 type initProcess struct {
 	proc    *os.Process
 	control *net.UnixConn
+	kind    initKind
+}
+
+// initKind is what must be known of a step when its first process is started.
+type initKind struct {
+	network Network
+	ahead   bool // an ordinary step: most of its mounts are made before it is known
+	single  bool // Spec.SingleID
+}
+
+func kindOf(s *Spec) initKind {
+	shm := s.ShmSize <= 0 || s.ShmSize == initproc.DefaultShm
+	return initKind{network: s.Network, ahead: s.Network != NetworkNone && shm && !s.Privileged && !s.Terminal, single: s.SingleID}
+}
+
+func (k initKind) args() []string {
+	args := []string{initproc.Name}
+	if k.ahead {
+		args = append(args, initproc.ArgAhead)
+	}
+	if k.ahead && k.single {
+		args = append(args, initproc.ArgSingle)
+	}
+	return args
 }
 
 // kill ends a process that is not needed any more, and waits for that.
@@ -29,7 +53,7 @@ func (p *initProcess) kill() {
 }
 
 // startInit starts such a process.
-func startInit(n Network) (*initProcess, error) {
+func startInit(k initKind) (*initProcess, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -42,15 +66,15 @@ func startInit(n Network) (*initProcess, error) {
 	// Only init has its end of the socket afterwards: it goes when init goes.
 	defer there.Close()
 	files := []*os.File{null, null, null, there}
-	proc, err := spawnInit(n, files)
+	proc, err := spawnInit(k, files)
 	if err != nil {
 		_ = here.Close()
 		return nil, err
 	}
-	return &initProcess{proc: proc, control: here}, nil
+	return &initProcess{proc: proc, control: here, kind: k}, nil
 }
 
-func spawnInit(n Network, files []*os.File) (*os.Process, error) {
+func spawnInit(k initKind, files []*os.File) (*os.Process, error) {
 	exe, err := program()
 	if err != nil {
 		return nil, err
@@ -62,10 +86,10 @@ func spawnInit(n Network, files []*os.File) (*os.Process, error) {
 	}
 	defer high.Close()
 	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
-	if n == NetworkNone {
+	if k.network == NetworkNone {
 		flags |= unix.CLONE_NEWNET
 	}
-	proc, err := os.StartProcess(path, []string{initproc.Name}, &os.ProcAttr{
+	proc, err := os.StartProcess(path, k.args(), &os.ProcAttr{
 		Env:   initEnv(),
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: flags},

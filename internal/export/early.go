@@ -5,6 +5,7 @@ package export
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strconv"
 	"sync"
@@ -31,8 +32,8 @@ type Early interface {
 // earlyUploads is how many layers are sent at the same time while a build goes on.
 const earlyUploads = 4
 
-// uploads sends layers to repositories while a build goes on. Its faults are not told:
-// the upload of the whole image meets them again.
+// uploads sends layers to repositories while a build goes on. Its first fault ends that,
+// with a warning: the upload of the whole image meets it again, if it is still there.
 type uploads struct {
 	e        *Exporter
 	insecure bool
@@ -92,7 +93,7 @@ func (u *uploads) put(stage string, repo reference.Reference, d ocispec.Descript
 	case u.slots <- struct{}{}:
 		defer func() { <-u.slots }()
 	case <-u.ctx.Done():
-		u.fail()
+		u.fail(repo, u.ctx.Err())
 		return
 	}
 	c := u.e.Registry(u.insecure)
@@ -105,7 +106,7 @@ func (u *uploads) put(stage string, repo reference.Reference, d ocispec.Descript
 		})
 	}
 	if err != nil {
-		u.fail()
+		u.fail(repo, err)
 	}
 }
 
@@ -119,11 +120,17 @@ func (u *uploads) take(repo reference.Reference, d digest.Digest) bool {
 	return first
 }
 
-// fail notes that an upload failed.
-func (u *uploads) fail() {
+// fail notes that an upload failed, and warns once: who waits for a long build may
+// rather see to it now.
+func (u *uploads) fail(repo reference.Reference, err error) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
+	first := !u.dead
 	u.dead = true
+	u.mu.Unlock()
+	if first && u.ctx.Err() == nil {
+		u.e.tell(solve.Event{Kind: solve.Note, Level: solve.Warning, Time: u.e.Now(), Text: fmt.Sprintf(
+			"push to %s while building: %v: it is tried again when the build is done", repo.Name(), err)})
+	}
 }
 
 // nextID begins the ID of an upload whose digest is not known yet.

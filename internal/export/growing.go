@@ -89,8 +89,8 @@ func (f *follower) upload(repo reference.Reference, g *growing) {
 	if v.Name != "" {
 		u.e.tell(u.e.ended(u.ctx, v, start, err))
 	}
-	if err != nil {
-		u.fail()
+	if err != nil && g.failed() == nil { // else the build tells
+		u.fail(repo, err)
 	}
 }
 
@@ -142,6 +142,16 @@ func (g *growing) known() bool {
 		return g.err == nil
 	default:
 		return false
+	}
+}
+
+// failed is why the blob was not made; nil where it was or still is.
+func (g *growing) failed() error {
+	select {
+	case <-g.done:
+		return g.err
+	default:
+		return nil
 	}
 }
 

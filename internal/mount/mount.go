@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package mount makes mounts with the kernel's file-descriptor interface
-// (fsopen, open_tree, mount_setattr, move_mount; Linux 5.12, and 6.5 for more
-// than a page of overlay layers).
+// (fsopen, open_tree, mount_setattr, move_mount; Linux 5.12, and 6.7 for
+// overlays).
 //
 // A mount is first made detached: an *os.File that is a mount of its own and
 // visible to nobody. It can be read through its descriptor, changed with SetAttr

@@ -81,10 +81,8 @@ func explain(err error) error {
 	case e.Log != "" && upper && strings.Contains(e.Log, "upper"):
 		e.Log += "; use another state directory"
 	case e.Log != "":
-	case e.Err == syscall.EINVAL && e.Op == "fsconfig overlay lowerdir+":
-		e.Log = "overlays of this form need Linux 6.5 or later"
-	case upper:
-		e.Log = "the file system of the upper directory cannot hold one: it may be an overlay itself; use another state directory"
+	case upper: // older kernels know no "lowerdir+", and do not say so before the end
+		e.Log = "the kernel is older than Linux 6.7, or the file system of the upper directory cannot hold one: it may be an overlay itself; use another state directory"
 	case e.Err == syscall.ENODEV:
 		e.Log = "the kernel has no overlay file system"
 	}

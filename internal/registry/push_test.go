@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry/registrytest"
 )
 
@@ -248,32 +251,48 @@ func TestUploadFaults(t *testing.T) {
 		{"R29 Location with another scheme", []registrytest.Fault{{Match: isPost, Answer: status(202, "Location", "https://127.0.0.1/up")}}, 0, "wants the upload at", 0},
 		{"redirected PATCH", []registrytest.Fault{{Match: isPatch, Answer: status(307, "Location", "http://127.0.0.2:9/up")}}, 0, "not followed", 0},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s := registrytest.New(t, registrytest.Options{})
-			for _, f := range tt.faults {
-				s.Inject(f)
-			}
-			m := memory{}
-			d := m.put("a/b", bigLayer())
-			open := openFrom(m, d)
-			err := newClient(t, Options{ChunkSize: tt.chunk}).PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{})
-			_, stored := s.Blob("a", d.Digest)
-			switch {
-			case tt.want == "" && (err != nil || !stored):
-				t.Errorf("got %v, stored %v, want success", err, stored)
-			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
-				t.Errorf("got %v, want an error that says %q", err, tt.want)
-			}
-			requests := s.Requests()
-			if len(requests) > 4*maxAttempts {
-				t.Errorf("%d requests", len(requests))
-			}
-			if sent := accepted(requests); tt.sent > 0 && sent > tt.sent {
-				t.Errorf("%d bytes went up in requests that were taken, want at most %d", sent, tt.sent)
-			}
-		})
+	m := memory{}
+	d := m.put("a/b", bigLayer())
+	file := filepath.Join(t.TempDir(), "blob")
+	if err := os.WriteFile(file, m[d.Digest], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// What goes up: bytes, a file that the kernel sends, and what is still being made.
+	ways := map[string]func(c *Client, to reference.Reference) error{
+		"bytes": func(c *Client, to reference.Reference) error {
+			return c.PutBlob(t.Context(), to, d, openFrom(m, d), BlobOptions{})
+		},
+		"file": func(c *Client, to reference.Reference) error {
+			return c.PutBlob(t.Context(), to, d, func(context.Context) (io.ReadCloser, error) { return os.Open(file) }, BlobOptions{})
+		},
+		"growing": func(c *Client, to reference.Reference) error {
+			return c.PutGrowing(t.Context(), to, &making{data: m[d.Digest], step: d.Size}, nil)
+		},
+	}
+	for way, put := range ways {
+		for _, tt := range tests {
+			t.Run(way+" "+tt.name, func(t *testing.T) {
+				s := registrytest.New(t, registrytest.Options{})
+				for _, f := range tt.faults {
+					s.Inject(f)
+				}
+				err := put(newClient(t, Options{ChunkSize: tt.chunk}), ref(t, s, "a"))
+				_, stored := s.Blob("a", d.Digest)
+				switch {
+				case tt.want == "" && (err != nil || !stored):
+					t.Errorf("got %v, stored %v, want success", err, stored)
+				case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+					t.Errorf("got %v, want an error that says %q", err, tt.want)
+				}
+				requests := s.Requests()
+				if len(requests) > 4*maxAttempts {
+					t.Errorf("%d requests", len(requests))
+				}
+				if sent := accepted(requests); tt.sent > 0 && sent > tt.sent {
+					t.Errorf("%d bytes went up in requests that were taken, want at most %d", sent, tt.sent)
+				}
+			})
+		}
 	}
 }
 

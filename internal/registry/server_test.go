@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -187,6 +188,24 @@ func TestRealServerResumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if data, err := readBlob(c, r.ref, d); err != nil || !bytes.Equal(data, m[d.Digest]) {
+		t.Errorf("got %d bytes, %v", len(data), err)
+	}
+}
+
+// TestRealServerGrowing uploads a blob while it is made, in several requests.
+func TestRealServerGrowing(t *testing.T) {
+	address := startRegistry(t, need(t, "docker-registry")[0])
+	g := &making{data: numbered(20 << 20), step: 5 << 20}
+	c, to := newClient(t, Options{}), parse(t, address+"/a:v1")
+	var told int64
+	if err := c.PutGrowing(t.Context(), to, g, func(done int64) { told = done }); err != nil {
+		t.Fatal(err)
+	}
+	_, d, err := g.More(t.Context(), math.MaxInt64)
+	if err != nil || d == nil || told != d.Size {
+		t.Fatalf("%d bytes were told of %v, %v", told, d, err)
+	}
+	if data, err := readBlob(c, to, *d); err != nil || !bytes.Equal(data, g.data) {
 		t.Errorf("got %d bytes, %v", len(data), err)
 	}
 }

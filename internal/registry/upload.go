@@ -128,8 +128,12 @@ func (u *upload) step() (done bool, err error) {
 		if u.whole && (u.failed > 0 || u.growing != nil) {
 			// The answer to the last request may be all that was lost. Of what is made
 			// now the digest was not known before.
-			if has, err := u.repo.hasBlob(u.ctx, u.desc, u.repo.pushScopes()); err != nil || has {
-				return has, err
+			has, err := u.repo.hasBlob(u.ctx, u.desc, u.repo.pushScopes())
+			if err != nil {
+				return false, &finalError{err} // do has tried it often enough
+			}
+			if has {
+				return true, nil
 			}
 		}
 		return false, u.begin(u.repo.pushScopes(), nil)

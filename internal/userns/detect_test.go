@@ -148,24 +148,35 @@ func TestDetectUnavailable(t *testing.T) {
 	for _, c := range []struct {
 		file, value, profile string
 		uid                  int
-		want                 string // "": available
+		level                Level
+		why                  string // what is said of better levels
 	}{
-		{"user/max_user_namespaces", "0", "", 1000, "sysctl -w user.max_user_namespaces"},
-		{"user/max_user_namespaces", "0", "", 0, ""}, // by chroot
-		{"kernel/unprivileged_userns_clone", "0", "", 1000, "sysctl -w kernel.unprivileged_userns_clone=1"},
-		{"kernel/unprivileged_userns_clone", "0", "", 0, ""},
-		{"kernel/unprivileged_userns_clone", "1", "", 1000, ""},
-		{"kernel/apparmor_restrict_unprivileged_userns", "1", "unconfined", 1000, "AppArmor"},
-		{"kernel/apparmor_restrict_unprivileged_userns", "1", "stacker (unconfined)", 1000, ""},
+		{"user/max_user_namespaces", "0", "", 1000, LevelVroot, "sysctl -w user.max_user_namespaces"},
+		{"user/max_user_namespaces", "0", "", 0, LevelChroot, "sysctl -w user.max_user_namespaces"},
+		{"kernel/unprivileged_userns_clone", "0", "", 1000, LevelVroot, "sysctl -w kernel.unprivileged_userns_clone=1"},
+		{"kernel/unprivileged_userns_clone", "0", "", 0, LevelRoot, ""},
+		{"kernel/unprivileged_userns_clone", "1", "", 1000, LevelSubID, ""},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1", "unconfined", 1000, LevelVroot, "AppArmor"},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1", "stacker (unconfined)", 1000, LevelSubID, ""},
 	} {
 		m := machine("proc/sys/"+c.file, c.value+"\n", "proc/self/attr/current", c.profile+"\n")
-		_, err := Detect(Host{UID: c.uid, GID: c.uid, Files: m, Path: []string{"/usr/bin"}})
-		switch {
-		case c.want == "" && err != nil:
-			t.Errorf("%s=%s uid %d: %v", c.file, c.value, c.uid, err)
-		case c.want != "" && (!errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), c.want)):
-			t.Errorf("%s=%s uid %d: error = %v, want %q in it", c.file, c.value, c.uid, err, c.want)
+		p, err := Detect(Host{UID: c.uid, GID: c.uid, Files: m, Path: []string{"/usr/bin"}})
+		if err != nil || p.Level != c.level || !strings.Contains(fmt.Sprint(p.Reasons), c.why) {
+			t.Errorf("%s=%s uid %d: %+v, %v, want level %s and %q", c.file, c.value, c.uid, p, err, c.level, c.why)
 		}
+	}
+}
+
+// TestDetectNothing is where not even processes can be traced.
+func TestDetectNothing(t *testing.T) {
+	m := machine("proc/sys/user/max_user_namespaces", "0\n", "proc/sys/kernel/yama/ptrace_scope", "2\n")
+	_, err := Detect(Host{UID: 1000, GID: 1000, Files: m, Path: []string{"/usr/bin"}})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "sysctl -w user.max_user_namespaces") {
+		t.Errorf("got %v, want that no namespace can be had", err)
+	}
+	_, err = Detect(Host{UID: 1000, GID: 1000, Files: m, Path: []string{"/usr/bin"}, Refused: func() error { return unix.EPERM }})
+	if !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -177,9 +188,9 @@ func TestDetectRootWithoutCapabilities(t *testing.T) {
 }
 
 func TestDetectRefused(t *testing.T) {
-	_, err := Detect(Host{UID: 1000, Files: machine(), Refused: func() error { return unix.EPERM }})
-	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "seccomp") {
-		t.Errorf("got %v, want that seccomp refuses", err)
+	p, err := Detect(Host{UID: 1000, Files: machine(), Refused: func() error { return unix.EPERM }})
+	if err != nil || p.Level != LevelVroot || !strings.Contains(fmt.Sprint(p.Reasons), "seccomp") {
+		t.Errorf("got %+v, %v, want that seccomp refuses better levels", p, err)
 	}
 	if err := tryUnshare(); err != nil {
 		t.Errorf("unshare(2) is refused here: %v", err)

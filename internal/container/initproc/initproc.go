@@ -7,9 +7,10 @@
 // and cgroup namespaces (and a network namespace if asked), all of them below
 // the worker's user namespace. Main then
 //
-//  1. reads the Step from the control socket,
+//  1. reads the Step from the control socket; before that, if it was started to
+//     wait for an ordinary one, it makes /proc, /sys and /dev,
 //  2. builds the root: attaches the overlay and the mounts that the worker made,
-//     makes /proc, /sys and /dev, and moves into it (root.go, dev.go),
+//     and these three, and moves into it (root.go, dev.go),
 //  3. confines its own main thread, with what a child inherits (confine.go),
 //  4. starts the command, which becomes process 10 there, and collects what dies
 //     until the command itself does (start.go),
@@ -45,6 +46,15 @@ const (
 	InnerName = "stacker-init-step"
 )
 
+// Arguments of a container's init.
+const (
+	// ArgAhead: what does not depend on the step is made before the step is read. It
+	// must then be one for which Step.Ordinary holds.
+	ArgAhead = "ahead"
+	// ArgSingle goes with ArgAhead, and says that the step's SingleID will be set.
+	ArgSingle = "single"
+)
+
 // controlFd is the socket to the worker, the only descriptor that the process is
 // started with after the three streams.
 const controlFd = 3
@@ -77,9 +87,12 @@ type container struct {
 	root *os.File
 	from []*os.File // the detached mounts of Step.Mounts
 	proc *os.File
+	sys  *os.File
 	dev  *os.File
 	pts  *os.File
 	tty  int // slave end of the terminal; -1: none
+
+	ahead bool // proc, sys and dev are made, and attached in another place
 
 	lastPid int // see openLastPid; 0: not open
 
@@ -93,13 +106,18 @@ type container struct {
 // on another thread; end is called there when it cannot go on.
 type Supervise func(s *Step, end func(error)) (serve func(listener int), err error)
 
-// Main is the life of the process. It does not return.
-func Main(supervise Supervise, virtual Virtual) {
+// Main is the life of the process, which was started with args. It does not return.
+func Main(args []string, supervise Supervise, virtual Virtual) {
 	// Before anything else: from here on the process cannot be traced, nor its
 	// executable be opened through /proc, by less privileged ones.
 	_ = prctl(prSetDumpable, 0)
 	_ = prctl(prSetName, uintptr(unsafe.Pointer(unsafe.StringData(Name+"\x00")))) // for process lists
+	c := &container{tty: -1}
+	aheadErr := c.makeAhead(args)
 	s, mounts, err := receive()
+	if err == nil {
+		err = aheadErr // not earlier: the worker listens when it has spoken
+	}
 	switch {
 	case err != nil:
 	case s.Bare:
@@ -107,7 +125,7 @@ func Main(supervise Supervise, virtual Virtual) {
 	case s.Virtual:
 		err = runVirtual(s, mounts, virtual)
 	default:
-		err = run(s, mounts, supervise)
+		err = c.run(s, mounts, supervise)
 	}
 	if err != nil {
 		report(err)
@@ -115,8 +133,11 @@ func Main(supervise Supervise, virtual Virtual) {
 	syscall.Exit(0)
 }
 
-func run(s *Step, mounts []*os.File, supervise Supervise) error {
-	c := &container{Step: s, root: mounts[0], from: mounts[1:], tty: -1}
+func (c *container) run(s *Step, mounts []*os.File, supervise Supervise) error {
+	if c.ahead && (!s.Ordinary() || s.SingleID != c.SingleID) {
+		return fail("make mounts ahead", errMessage)
+	}
+	c.Step, c.root, c.from = s, mounts[0], mounts[1:]
 	syscall.Umask(0)
 	// A filter of the container around may refuse it, as those of podman and docker do.
 	if err := syscall.Sethostname([]byte(s.Hostname)); err != nil && err != syscall.EPERM {
@@ -162,25 +183,78 @@ func unsupervised(err error) {
 	syscall.Exit(1)
 }
 
-// buildRoot makes the tree of mounts.
-func (c *container) buildRoot() error {
-	// The working directory is as good a place as any: the mount namespace is new,
-	// and what is covered here is left behind with the old root.
+// attachHere attaches a root to the working directory, which is as good a place as
+// any: the mount namespace is new, and what is covered here is left behind with the
+// old root.
+func attachHere(root *os.File) error {
 	here, err := os.OpenFile(".", oPath|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	if err := fail("mount root", mount.Attach(c.root, here)); err != nil {
+	defer here.Close()
+	return fail("mount root", mount.Attach(root, here))
+}
+
+// makeAhead makes what all ordinary steps have, while the step that this process is
+// for is not known yet: most of the time between the end of one step and the
+// command of the next would be spent with that.
+func (c *container) makeAhead(args []string) error {
+	if len(args) < 2 || args[1] != ArgAhead {
+		return nil
+	}
+	syscall.Umask(0)
+	c.Step = &Step{SingleID: len(args) > 2 && args[2] == ArgSingle, ShmSize: DefaultShm}
+	place, err := mount.New("tmpfs", quiet, mount.Option{Key: "mode", Value: "755"}, mount.Option{Key: "nr_inodes", Value: "5"})
+	if err != nil {
+		return fail("mount file system for mounts", err)
+	}
+	c.root = place
+	if err := attachHere(c.root); err != nil {
 		return err
 	}
-	_ = here.Close()
+	for _, name := range [...]string{"proc", "sys", "dev"} {
+		if err := syscall.Mkdirat(int(c.root.Fd()), name, 0o755); err != nil {
+			return fail("make place for mounts", err)
+		}
+	}
+	if err := c.makeFixed(); err != nil {
+		return err
+	}
+	c.ahead = true
+	return nil
+}
+
+// makeFixed makes the mounts that every step has.
+func (c *container) makeFixed() error {
 	if err := c.mountProc(); err != nil {
 		return err
 	}
 	if err := c.mountSys(); err != nil {
 		return err
 	}
-	if err := c.mountDev(); err != nil {
+	return c.mountDev()
+}
+
+// moveFixed brings the mounts that were made ahead into the step's root.
+func (c *container) moveFixed() error {
+	for i, m := range [...]*os.File{c.proc, c.sys, c.dev} {
+		if err := c.attachAt(m, [...]string{"proc", "sys", "dev"}[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// buildRoot makes the tree of mounts.
+func (c *container) buildRoot() error {
+	if err := attachHere(c.root); err != nil {
+		return err
+	}
+	fixed := c.makeFixed
+	if c.ahead {
+		fixed = c.moveFixed
+	}
+	if err := fixed(); err != nil {
 		return err
 	}
 	for i, m := range c.Mounts {

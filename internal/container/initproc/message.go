@@ -34,6 +34,14 @@ type Step struct {
 	Limits  []Limit
 }
 
+// DefaultShm is the size of an ordinary step's /dev/shm, in bytes.
+const DefaultShm = 64 << 20
+
+// Ordinary tells whether a process that was started with ArgAhead can be for the step.
+func (s *Step) Ordinary() bool {
+	return !s.Privileged && !s.OwnNetwork && !s.Terminal && s.ShmSize == DefaultShm
+}
+
 // Mount is a detached mount to attach. Its descriptors follow the one of the
 // root, in the order of Step.Mounts.
 type Mount struct {

@@ -101,6 +101,7 @@ func (c *container) mountSys() error {
 	if err := c.attachAt(m, "sys"); err != nil {
 		return err
 	}
+	c.sys = m
 	if err := c.mountCgroup(m); err != nil {
 		return fail("mount /sys/fs/cgroup", err)
 	}

@@ -26,6 +26,10 @@ import (
 const plainUser = 54321
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "hostile" {
+		hostile(os.Args[2])
+		return
+	}
 	if os.Getuid() != 0 {
 		os.Exit(m.Run())
 	}

@@ -41,6 +41,7 @@ type mount struct {
 	dir      bool
 	readOnly bool
 	proc     bool
+	device   bool
 
 	parent ident // the directory that it is in, and its name there
 	name   string
@@ -85,7 +86,8 @@ func (e *engine) add(m Mount) error {
 	e.names[name] = true
 	e.mounts = append(e.mounts, &mount{
 		node: n, target: "/" + m.Target, dir: st.Mode&typeMask == syscall.S_IFDIR, readOnly: m.ReadOnly,
-		proc: m.Target == "proc", parent: above.id, name: name, above: above,
+		device: st.Mode&typeMask == syscall.S_IFCHR || st.Mode&typeMask == syscall.S_IFBLK,
+		proc:   m.Target == "proc", parent: above.id, name: name, above: above,
 	})
 	return nil
 }

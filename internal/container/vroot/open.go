@@ -87,7 +87,7 @@ func (e *engine) openName(dir int, path string, flags int) (int, syscall.Errno) 
 	case flags&syscall.O_DIRECTORY != 0 && st.Mode&typeMask != syscall.S_IFDIR:
 		return -1, syscall.ENOTDIR
 	case st.Mode&typeMask == syscall.S_IFLNK:
-		return -1, syscall.ELOOP
+		return -1, syscall.EOPNOTSUPP // as fchmodat(3) of the C library knows it from links
 	}
 	return e.readable(name, flags&syscall.O_DIRECTORY|syscall.O_NONBLOCK)
 }

@@ -140,7 +140,7 @@ func (e *engine) landlock() (*os.File, error) {
 	ruleset := os.NewFile(fd, "rules")
 	all := []node{e.root}
 	for _, m := range e.mounts {
-		if m.dir && !m.proc {
+		if !m.proc && !m.device {
 			all = append(all, m.node)
 		}
 	}
