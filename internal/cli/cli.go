@@ -21,7 +21,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"build.stacker.dev/internal/nearest"
 	"build.stacker.dev/internal/shell"
 )
 
@@ -160,7 +162,7 @@ func (a *app) command() *cobra.Command {
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.SetUsageFunc(usage(cmd.UsageFunc()))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("incorrect usage: %w; see %s --help", err, c.CommandPath())
+		return fmt.Errorf("incorrect usage: %w%s; see %s --help", err, likeFlag(c, err), c.CommandPath())
 	})
 	a.settings.flags(cmd.PersistentFlags())
 	cmd.AddCommand(
@@ -218,6 +220,24 @@ func usage(plain func(*cobra.Command) error) func(*cobra.Command) error {
 		_, err = io.WriteString(out, strings.Replace(b.String(), "Available Commands:", "COMMANDS:", 1))
 		return err
 	}
+}
+
+// likeFlag guesses which flag was meant by one that is not known.
+func likeFlag(c *cobra.Command, err error) string {
+	word, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !ok {
+		return ""
+	}
+	var names []string
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	if near := nearest.Word(word, names); near != "" {
+		return " (did you mean --" + near + "?)"
+	}
+	return ""
 }
 
 // helpCommand takes the place of the library's, which accepts unknown words.

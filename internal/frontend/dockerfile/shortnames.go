@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
@@ -58,7 +59,7 @@ func fullNames(data []byte, attributes map[string]string) []string {
 	if err != nil {
 		return nil // the converter says what is wrong
 	}
-	stages, args, err := instructions.Parse(file.AST, nil)
+	stages, args, err := instructions.Parse(file.AST, linter.New(&linter.Config{SkipAll: true}))
 	if err != nil {
 		return nil
 	}
