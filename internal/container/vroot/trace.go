@@ -101,7 +101,7 @@ func (e *engine) trace(command int, ended func(syscall.WaitStatus)) error {
 			}
 			continue
 		}
-		if over {
+		if over || e.stopping.Load() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // born meanwhile
 		}
 		e.stopped(pid, status)
