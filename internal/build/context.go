@@ -86,7 +86,7 @@ func (b *Builder) context(ctx context.Context, op graph.Context) (*cache.Result,
 	if err != nil {
 		return nil, err
 	}
-	t, err := b.index.Scan(ctx, op.Path, localtree.Options{Include: keep, FollowRoot: true})
+	t, err := b.index.Scan(ctx, op.Path, localtree.Options{Include: keep, FollowRoot: true, Xattrs: true})
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,12 @@ func (b *Builder) input(ctx context.Context, n int, r cache.Result, files *[]*os
 		return in, err
 	}
 	*files = append(*files, list)
-	in.Local = &worker.LocalInput{Dir: len(*files) - 2, List: len(*files) - 1, Name: l.name, Kept: l.kept}
+	stamps, err := inMemory("stamps", localtree.MarshalStamps(l.entries))
+	if err != nil {
+		return in, err
+	}
+	*files = append(*files, stamps)
+	in.Local = &worker.LocalInput{Dir: len(*files) - 3, List: len(*files) - 2, Stamps: len(*files) - 1, Name: l.name, Kept: l.kept}
 	return in, nil
 }
 

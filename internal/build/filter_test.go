@@ -5,91 +5,78 @@ package build
 
 import (
 	"path"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/moby/patternmatcher"
 )
 
-// What is known of directories must not change what is chosen: the filter is
-// compared with one that looks at each path by itself.
-func TestFilter(t *testing.T) {
-	tree := []string{
-		"Dockerfile", "a/", "a/a", "a/b/", "a/b/a", "a/b/c.go", "a/x/", "a/x/y/", "a/x/y/z", "a.go", "ab/", "ab/a", "b/", "b/a/", "b/a/c.go",
-		"b/c.go", "node_modules/", "node_modules/b/", "node_modules/b/c.go", "x/", "x/node_modules/", "x/node_modules/z", "x/y", ".git/", ".git/a",
+// FuzzFilter compares what a walk with filter finds with what the matcher of
+// .dockerignore files says of each path alone.
+func FuzzFilter(f *testing.F) {
+	for _, s := range [][2]string{
+		{"", "*.md\n!a/r.md"}, {"a", ""}, {"a/b\nc", "**/x"}, {"**/r.md", "a\n!a/b/x"}, {"", "*\n!a/b"}, {"a/*/x\n!a/b", "["},
+		{"", "a/../b"}, {"[a-b]/?", "\\*"}, {"", "**\n!**/r.md"},
+	} {
+		f.Add(s[0], s[1])
 	}
-	lists := [][]string{
-		nil, {"a"}, {"a", "b/a"}, {"a/b"}, {"*"}, {"**"}, {"*/a"}, {"**/*.go"}, {"a", "!a/b"}, {"*", "!a"}, {"*", "!a/b/c.go"}, {"**/node_modules"},
-		{"a/b", "x/"}, {".git", "**/node_modules", "a/x/*"}, {"a*"}, {"a/**"}, {" a ", " !a/b "}, {"b", "!b/a", "b/a/c.go"}, {"[ab]"}, {"a/?"},
-	}
-	for _, include := range lists {
-		for _, exclude := range lists {
-			got, want := walkFiltered(t, tree, include, exclude), walkPlain(t, tree, include, exclude)
-			if !slices.Equal(got, want) {
-				t.Errorf("include %q, exclude %q:\ngot  %q\nwant %q", include, exclude, got, want)
+	tree := map[string][]string{"": {"a", "b", "c", "r.md"}, "a": {"b", "r.md", "x"}, "a/b": {"x", "r.md"}, "b": {"x"}}
+	f.Fuzz(func(t *testing.T, include, exclude string) {
+		if len(include)+len(exclude) > 200 {
+			return
+		}
+		in, ex := patterns(include), patterns(exclude)
+		asks, err := filter(in, ex)
+		if err != nil || asks == nil {
+			return
+		}
+		got := map[string]bool{}
+		var walk func(dir string, whole bool)
+		walk = func(dir string, whole bool) {
+			var ask func(string, bool) (bool, bool)
+			if !whole {
+				ask = asks(dir)
+			}
+			for _, name := range tree[dir] {
+				p := path.Join(dir, name)
+				keep, descend := true, tree[p] != nil
+				if ask != nil {
+					keep, descend = ask(p, tree[p] != nil)
+				}
+				if keep {
+					got[p] = true
+				}
+				if descend && tree[p] != nil {
+					walk(p, ask == nil)
+				}
 			}
 		}
-	}
+		walk("", false)
+		for dir, names := range tree {
+			for _, name := range names {
+				p := path.Join(dir, name)
+				want := (len(in) == 0 || matches(t, in, p)) && !matches(t, ex, p)
+				if got[p] != want && tree[p] == nil {
+					t.Errorf("include %q, exclude %q: %s is taken: %v, want %v", in, ex, p, got[p], want)
+				}
+			}
+		}
+	})
 }
 
-// walkFiltered lists what filter keeps.
-func walkFiltered(t *testing.T, tree, include, exclude []string) (kept []string) {
+func patterns(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}
+
+func matches(t *testing.T, patterns []string, p string) bool {
 	t.Helper()
-	in, err := filter(include, exclude)
+	m, err := patternmatcher.New(patterns)
 	if err != nil {
-		t.Fatal(err)
+		t.Skip("no patterns")
 	}
-	var walk func(dir string, all bool)
-	walk = func(dir string, all bool) {
-		var ask func(string, bool) (bool, bool)
-		if in != nil && !all {
-			ask = in(dir)
-		}
-		for _, p := range tree {
-			name, isDir := strings.CutSuffix(p, "/")
-			if path.Dir(name) != path.Clean("./"+dir) {
-				continue
-			}
-			keep, descend := true, isDir
-			if ask != nil {
-				keep, descend = ask(name, isDir)
-			}
-			if keep {
-				kept = append(kept, name)
-			}
-			if descend {
-				walk(name, ask == nil)
-			}
-		}
-	}
-	walk("", false)
-	slices.Sort(kept)
-	return kept
-}
-
-// walkPlain is walkFiltered with the words of the documentation: a path is wanted
-// that a pattern names, or whose directory is wanted, and that .dockerignore does
-// not name.
-func walkPlain(t *testing.T, tree, include, exclude []string) (kept []string) {
-	t.Helper()
-	match := func(patterns []string, p string) bool {
-		m, err := patternmatcher.New(patterns)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ok, err := m.MatchesOrParentMatches(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ok
-	}
-	for _, p := range tree {
-		name := strings.TrimSuffix(p, "/")
-		if (len(include) == 0 || match(include, name)) && !match(exclude, name) {
-			kept = append(kept, name)
-		}
-	}
-	slices.Sort(kept)
-	return kept
+	ok, err := m.MatchesOrParentMatches(p)
+	return ok && err == nil
 }

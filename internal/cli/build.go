@@ -419,7 +419,6 @@ func (r *buildRun) attempt(ctx context.Context, s *state.State, with sharing) er
 		if err := b.ImportsCopy(ctx, t.Vertex, r.solver.Result, r.story.tell); err != nil || t.BuildOnly {
 			return err
 		}
-		r.early(outputs, e, t, res.Layers) // others may still be built
 		if err := e.Image(ctx, t); err != nil {
 			return err
 		}

@@ -48,7 +48,6 @@ var differences = []difference{
 	{"author", `^[-+]history \d+: MAINTAINER`, "`MAINTAINER` is the author of the image, not of an entry of the history"},
 	{"chmod-top", `^[-+]file /dir 5 `, "`COPY --chmod` of a directory is for the directory that it makes, too"},
 	{"chown-bits", `^[-+]file /a 0 [06]755 1:2 `, "`COPY --chown` keeps set-user-id bits"},
-	{"context-attributes", `^[-+]file /a.txt .*`, "files of the build context keep no extended attributes; with docker and buildah they do"},
 	{"env-order", `^[-+]config.config.Env = `, "`ENV` of a variable that is there keeps its place in the list"},
 	{"escape", "^[-+]file /c:", "a character that `# escape=` names is taken out of arguments of `COPY`"},
 	{"exec-text", `^[-+]history \d+: RUN `, "the history has the words of `RUN [\"…\"]`; buildah writes the list behind `/bin/sh -c`"},

@@ -152,7 +152,8 @@ func (a *app) printLevel(p userns.Plan, l userns.Level) {
 		return
 	}
 	if _, err := a.planOf(l); err != nil {
-		fmt.Fprintf(out, "  not %s: %s\n", l, strings.TrimPrefix(err.Error(), userns.ErrUnavailable.Error()+": "))
+		text := strings.TrimPrefix(err.Error(), userns.ErrUnavailable.Error()+": ")
+		fmt.Fprintf(out, "  not %s: %s\n", l, strings.TrimPrefix(text, fmt.Sprintf("level %s cannot be had: ", l)))
 		return
 	}
 	fmt.Fprintf(out, "  %s works too: --level %s\n", l, l)

@@ -11,8 +11,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// spelling knows how command lines of earlier versions are written: a long flag
-// may have one dash (-debug), and --progress may stand alone or before a mode.
+// spelling knows how command lines of earlier versions, and of img, are written: a long
+// flag may have one dash (-debug), --progress may stand alone or before a mode, -d is
+// --debug and -s --state.
 type spelling struct {
 	long  map[string]bool // flags of all commands: whether a value follows
 	short map[string]bool
@@ -39,6 +40,13 @@ func newSpelling(root *cobra.Command) spelling {
 	return s
 }
 
+// ofImg are flags of img by other names, but for commands that have their own of these
+// letters.
+var ofImg = map[string]struct {
+	name string
+	but  []string
+}{"-d": {"debug", []string{"fmt", "recursive-build"}}, "-s": {"state", []string{"convert"}}, "--no-console": {"progress=plain", nil}}
+
 // normal spells a command line as the parser of flags wants it. What chroot runs
 // is not ours to spell.
 func (s spelling) normal(args []string) []string {
@@ -55,6 +63,9 @@ func (s spelling) normal(args []string) []string {
 		}
 		if a == "--" {
 			return append(out, args[i:]...)
+		}
+		if long := ofImg[a]; long.name != "" && !slices.ContainsFunc(long.but, func(c string) bool { return slices.Contains(args, c) }) {
+			a = "--" + long.name
 		}
 		name, _, hasValue := strings.Cut(strings.TrimLeft(a, "-"), "=")
 		_, known := s.long[name]

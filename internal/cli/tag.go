@@ -72,25 +72,40 @@ func (a *app) say(format string, args ...any) error {
 	return err
 }
 
-type removeOptions struct{ force, all bool }
+type removeOptions struct{ force, all, insecure bool }
 
 func (a *app) removeCommand() *cobra.Command {
 	var o removeOptions
 	cmd := &cobra.Command{
 		Use:     "rm IMAGE...",
 		Aliases: []string{"rmi", "remove"},
-		Short:   "remove images from the local store",
-		Long:    "rm takes names away. What no other name and no kept result needs goes with the next stacker prune.",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.remove(cmd.Context(), o, args) },
+		Short:   "remove images from the local store, or tags from a registry",
+		Long: "rm takes names away. What no other name and no kept result needs goes with the next stacker prune.\n" +
+			"rm docker://HOST/NAME:TAG removes a tag in a registry, where that can be done, and\n" +
+			"rm docker://HOST/NAME@DIGEST an image with all of its tags.",
+		RunE: func(cmd *cobra.Command, args []string) error { return a.remove(cmd.Context(), o, args) },
 	}
 	cmd.Flags().BoolVarP(&o.force, "force", "f", false, "pass over images that are not there; remove all names of an image given by its digest")
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "remove all images")
+	cmd.Flags().BoolVar(&o.insecure, "insecure-registry", false, "accept plain http and certificates that cannot be verified")
 	return cmd
 }
 
 func (a *app) remove(ctx context.Context, o removeOptions, names []string) error {
 	if (len(names) == 0) == !o.all {
 		return errors.New("say which images to remove, or --all")
+	}
+	names, remote, err := splitRemote(names)
+	if err != nil {
+		return err
+	}
+	for _, ref := range remote {
+		if err := a.removeRemote(ctx, o, ref); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 && !o.all {
+		return nil
 	}
 	s, err := a.openState(ctx)
 	if err != nil {

@@ -65,7 +65,7 @@ const patience = 20 * time.Second
 // cmdRegistry starts an empty registry and sets REGISTRY to its host and port:
 // registry [USER PASSWORD].
 func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
-	w, o := worldOf(ts), registrytest.Options{}
+	w, o := worldOf(ts), registrytest.Options{DeleteTags: true}
 	if len(args) == 2 {
 		o.Auth, o.Username, o.Password = registrytest.Basic, args[0], args[1]
 	}

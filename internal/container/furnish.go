@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"build.stacker.dev/internal/container/initproc"
 	"build.stacker.dev/internal/layer"
 )
 
@@ -154,20 +155,12 @@ func (s *Spec) putFixed(st *stage, name string) error {
 	return st.put(made, t)
 }
 
-// devices are the only ones that a step sees.
-var devices = [...]struct {
-	name         string
-	major, minor uint32
-}{
-	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
-}
-
 // makeDevices fills the /dev of a step.
 func makeDevices(dir string) error {
-	for _, d := range devices {
-		name := filepath.Join(dir, d.name)
-		if err := unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
-			return fmt.Errorf("make device %s (root needs CAP_MKNOD): %w", d.name, err)
+	for _, d := range initproc.Devices() {
+		name := filepath.Join(dir, d.Name)
+		if err := unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(uint32(d.Major), uint32(d.Minor)))); err != nil {
+			return fmt.Errorf("make device %s (root needs CAP_MKNOD): %w", d.Name, err)
 		}
 		if err := unix.Chmod(name, 0o666); err != nil {
 			return err

@@ -144,13 +144,13 @@ func (f findings) calls() {
 	call("sethostname", unix.SYS_SETHOSTNAME, path, 1, 0)
 	call("reboot", unix.SYS_REBOOT, 0, 0, 0)
 	parent := uintptr(os.Getppid())
-	call("chroot", unix.SYS_CHROOT, path, 0, 0)
 	call("kill 1", unix.SYS_KILL, 1, 0, 0)
 	call("kill parent", unix.SYS_KILL, parent, 0, 0)
 	call("ptrace parent", unix.SYS_PTRACE, unix.PTRACE_SEIZE, parent, 0)
 	if os.Getuid() == 0 {
 		call("chown", unix.SYS_FCHOWNAT, uintptr(0xffffff9c), path, 0)
 	}
+	call("chroot", unix.SYS_CHROOT, path, 0, 0) // last: names mean something else after it
 }
 
 // outside tries to reach what runs beside the step: an abstract socket, a port.

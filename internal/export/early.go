@@ -133,6 +133,13 @@ func (u *uploads) fail(repo reference.Reference, err error) {
 	}
 }
 
+// ended tells whether an upload failed.
+func (u *uploads) ended() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.dead
+}
+
 // nextID begins the ID of an upload whose digest is not known yet.
 func (u *uploads) nextID() string {
 	u.mu.Lock()

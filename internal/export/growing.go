@@ -32,6 +32,14 @@ type follower struct {
 // many are under way, nothing is begun: the blob goes up when it is complete.
 func (f *follower) follow(file *os.File) (end func(ocispec.Descriptor, error)) {
 	u := f.uploads
+	nobody := func(ocispec.Descriptor, error) {}
+	if u.ended() {
+		return nobody
+	}
+	g, err := newGrowing(file)
+	if err != nil {
+		return nobody
+	}
 	var to []reference.Reference
 	for _, r := range f.repositories {
 		select {
@@ -39,13 +47,6 @@ func (f *follower) follow(file *os.File) (end func(ocispec.Descriptor, error)) {
 			to = append(to, r)
 		default:
 		}
-	}
-	g, err := newGrowing(file)
-	if err != nil || len(to) == 0 {
-		for range to {
-			<-u.slots
-		}
-		return func(ocispec.Descriptor, error) {}
 	}
 	var all sync.WaitGroup
 	for _, r := range to {

@@ -179,9 +179,6 @@ func (o *imageOutput) Early(names []string, p Product, in *Layout) {
 // Add implements Output. With Push, blobs are uploaded here, and tags set by Close.
 func (o *imageOutput) Add(ctx context.Context, names []string, products ...Product) (Outcome, error) {
 	v := o.work(names)
-	for _, p := range products {
-		o.Early(names, p, nil) // layers go up side by side, and while others are packed
-	}
 	out, err := o.e.whole(ctx, products, o.place(v), o.spec)
 	if err != nil {
 		return out, err

@@ -214,11 +214,19 @@ func (h *hand) load(ctx context.Context, l *loaded, buf []byte) ([]byte, error) 
 	if int64(n) != l.size {
 		return buf, fmt.Errorf("/%s %w", l.item.path, localtree.ErrChanged)
 	}
-	if listed {
+	if listed && !h.unchanged(in, l) {
 		sum := sha256.Sum256(l.data)
 		return buf[:at+n], l.check(sum[:])
 	}
 	return buf[:at+n], nil
+}
+
+// unchanged tells whether a file that was read is as it was when it was hashed: before
+// reading it, and now.
+func (h *hand) unchanged(in int, l *loaded) bool {
+	i := &l.item.info
+	var now unix.Stat_t
+	return i.stamp.Is(&i.st) && i.st.Size == i.size && unix.Fstat(in, &now) == nil && i.stamp.Is(&now) && now.Size == i.size
 }
 
 func (l *loaded) check(sum []byte) error {
@@ -242,7 +250,7 @@ func (h *hand) attributesOf(in int, l *loaded) error {
 	}
 	l.node.mode = h.mode(st.Mode)
 	if h.src.entries != nil {
-		return nil
+		return h.listed(l.item.info.xattrs, l.node.setXattr)
 	}
 	names, err := rootfs.Flistxattr(in)
 	if errors.Is(err, unix.ENOTSUP) {

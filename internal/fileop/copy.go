@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	mode "github.com/tonistiigi/dchapes-mode"
@@ -309,7 +311,7 @@ func (k *copier) attributes(i item, to string) error {
 	if err := k.chown(to, o, kind); err != nil {
 		return err
 	}
-	if k.src.entries == nil && kind != unix.S_IFLNK {
+	if kind != unix.S_IFLNK {
 		if err := k.xattrs(i, to); err != nil {
 			return err
 		}
@@ -366,6 +368,15 @@ func unixMode(m fs.FileMode) uint32 {
 // xattrs copies extended attributes. Labels of security modules are the
 // machine's; other ones that cannot be set here are left out, as in BuildKit.
 func (k *copier) xattrs(i item, to string) error {
+	if k.src.entries != nil {
+		return k.listed(i.info.xattrs, func(name string, value []byte) error {
+			err := k.at.Lsetxattr(to, name, value)
+			if errors.Is(err, ErrUndecided) {
+				return err
+			}
+			return nil
+		})
+	}
 	names, err := k.src.root.Llistxattr(i.path)
 	if errors.Is(err, unix.ENOTSUP) || len(names) == 0 {
 		return nil
@@ -384,6 +395,19 @@ func (k *copier) xattrs(i item, to string) error {
 		}
 		if err := k.at.Lsetxattr(to, as, v); errors.Is(err, ErrUndecided) {
 			return err
+		}
+	}
+	return nil
+}
+
+// listed gives the attributes of a listed file, in order, under the names that they are
+// kept under.
+func (k *copier) listed(all map[string]string, set func(name string, value []byte) error) error {
+	for _, n := range slices.Sorted(maps.Keys(all)) {
+		if as, ok := k.attribute(n); ok {
+			if err := set(as, []byte(all[n])); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

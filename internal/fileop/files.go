@@ -248,10 +248,8 @@ func (h *hand) describe(i *item, in, out int) error {
 	if err := h.fchown(out, o, st); err != nil {
 		return fmt.Errorf("set owner: %w", err)
 	}
-	if h.src.entries == nil {
-		if err := h.fxattrs(in, out); err != nil {
-			return err
-		}
+	if err := h.fxattrs(i, in, out); err != nil {
+		return err
 	}
 	// An access list among the attributes changes permissions.
 	if want := h.mode(i.info.st.Mode); st.Mode&0o7777 != want || h.src.entries == nil {
@@ -285,7 +283,13 @@ func (h *hand) fchown(fd int, o owner, st unix.Stat_t) error {
 }
 
 // fxattrs is xattrs between open files.
-func (h *hand) fxattrs(in, out int) error {
+func (h *hand) fxattrs(i *item, in, out int) error {
+	if h.src.entries != nil {
+		return h.listed(i.info.xattrs, func(name string, value []byte) error {
+			_ = unix.Fsetxattr(out, name, value, 0)
+			return nil
+		})
+	}
 	names, err := rootfs.Flistxattr(in)
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil

@@ -41,8 +41,10 @@ type looker interface {
 // info describes one file.
 type info struct {
 	st     unix.Stat_t
-	digest digest.Digest // of a listed regular file
-	size   int64         // likewise, in bytes
+	digest digest.Digest     // of a listed regular file
+	size   int64             // likewise, in bytes
+	xattrs map[string]string // of what is listed
+	stamp  localtree.Stamp
 }
 
 func (i info) kind() uint32    { return i.st.Mode & unix.S_IFMT }
@@ -104,7 +106,8 @@ func (t *Tree) with(p string, st unix.Stat_t) info {
 	i := info{st: st}
 	if e := t.entries[p]; e != nil {
 		// Owners of the user's files are not those of the image.
-		i.st.Mode, i.st.Uid, i.st.Gid, i.digest, i.size = e.Mode, e.UID, e.GID, e.Digest, e.Size
+		i.st.Mode, i.st.Uid, i.st.Gid, i.digest, i.size, i.xattrs = e.Mode, e.UID, e.GID, e.Digest, e.Size, e.Xattrs
+		i.stamp = e.Stamp
 	}
 	return i
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -175,6 +176,37 @@ func TestPutFile(t *testing.T) {
 			}
 			if told != d.Size {
 				t.Errorf("%d of %d bytes were told", told, d.Size)
+			}
+		})
+	}
+}
+
+// TestFileStalls is R18 and R19 for a file that the kernel sends: nobody takes it, or
+// nobody answers.
+func TestFileStalls(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "blob")
+	data := numbered(32 << 20) // more than the buffers of a connection
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := ocispec.Descriptor{MediaType: "a/b", Digest: digest.FromBytes(data), Size: int64(len(data))}
+	for name, take := range map[string]func(*http.Request){
+		"nothing taken": func(*http.Request) {},
+		"no answer":     func(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := registrytest.New(t, registrytest.Options{})
+			over := make(chan struct{})
+			defer close(over) // a server sees that a connection is closed only when it has read the body
+			s.Inject(registrytest.Fault{Match: isMethod("PATCH"), Answer: func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+				take(r)
+				<-over
+			}})
+			err := newClient(t, Options{StallTimeout: 50 * time.Millisecond}).PutBlob(t.Context(), ref(t, s, "a"), d, func(context.Context) (io.ReadCloser, error) {
+				return os.Open(file)
+			}, BlobOptions{})
+			if !errors.Is(err, errStalled) {
+				t.Errorf("got %v, want %v", err, errStalled)
 			}
 		})
 	}

@@ -98,6 +98,7 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	causes, changes := j.why(key, p)
 	d := &Decision{Pos: j.v.Pos, Stage: j.v.Stage, Step: j.v.Name, Key: string(key), Causes: causes}
 	j.s.decide(d)
+	j.s.runs()
 	j.start = j.s.o.Now()
 	j.emit(Event{Kind: Started, Time: j.start, Cause: brief(causes), Changes: changes})
 	r, err := j.s.o.Runner.Run(ctx, j.v, inputs, j.emit)

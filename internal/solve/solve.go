@@ -66,9 +66,10 @@ type Options struct {
 	Parallel int  // steps that run at the same time; ≤ 0: 4
 	Now      func() time.Time
 	Dir      string // from which positions name build files
-	// Part, which may be nil, is told what a target's layers begin with as soon as a
-	// vertex below the target's own is done, while the build goes on. It is called
-	// from any goroutine and must be quick.
+	// Part, which may be nil, is told what a target's layers begin with, as soon as a
+	// vertex of the target is done, while the build goes on. A build in which nothing
+	// runs is over before that is of use, and tells nothing. It is called from any
+	// goroutine and must be quick.
 	Part func(t *graph.Target, r cache.Result)
 }
 
@@ -77,11 +78,13 @@ type Solver struct {
 	o     Options
 	slots chan struct{}
 
-	mu    sync.Mutex
-	nodes map[string]*node
-	order []*Decision
-	final map[string]bool            // IDs of the vertices whose layers are in targets; not changed while solving
-	parts map[string][]*graph.Target // by the ID of a vertex below theirs; not changed while solving
+	mu     sync.Mutex
+	nodes  map[string]*node
+	order  []*Decision
+	final  map[string]bool            // IDs of the vertices whose layers are in targets; not changed while solving
+	parts  map[string][]*graph.Target // by the ID of a vertex of theirs; not changed while solving
+	ran    bool                       // a step was run
+	untold []func()                   // what Part is told when one is
 }
 
 // node is one piece of work; vertices with the same ID share it.
@@ -110,7 +113,7 @@ func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Co
 	for _, t := range b.Targets {
 		t.Vertex.IDs(ids)
 		s.markFinal(t.Vertex, ids)
-		for v := t.Vertex.Below(); v != nil && s.o.Part != nil; v = v.Below() {
+		for v := t.Vertex; v != nil && s.o.Part != nil; v = v.Below() {
 			s.parts[ids[v]] = append(s.parts[ids[v]], t)
 		}
 		for _, v := range t.Documents() {
@@ -205,9 +208,7 @@ func (s *Solver) vertex(ctx context.Context, v *graph.Vertex, ids map[*graph.Ver
 	if mine {
 		n.result, n.err = s.work(ctx, v, ids)
 		if n.err == nil {
-			for _, t := range s.parts[ids[v]] {
-				s.o.Part(t, n.result)
-			}
+			s.tell(s.parts[ids[v]], n.result)
 		}
 		close(n.done)
 	}
@@ -216,6 +217,33 @@ func (s *Solver) vertex(ctx context.Context, v *graph.Vertex, ids map[*graph.Ver
 		return n.result, n.err
 	case <-ctx.Done():
 		return cache.Result{}, context.Cause(ctx)
+	}
+}
+
+// tell passes on what targets begin with, or keeps it until something runs.
+func (s *Solver) tell(targets []*graph.Target, r cache.Result) {
+	s.mu.Lock()
+	ran := s.ran
+	if !ran && len(targets) > 0 {
+		s.untold = append(s.untold, func() { s.tell(targets, r) })
+	}
+	s.mu.Unlock()
+	for _, t := range targets {
+		if ran {
+			s.o.Part(t, r)
+		}
+	}
+}
+
+// runs notes that a step is about to run.
+func (s *Solver) runs() {
+	s.mu.Lock()
+	s.ran = true
+	untold := s.untold
+	s.untold = nil
+	s.mu.Unlock()
+	for _, tell := range untold {
+		tell()
 	}
 }
 

@@ -270,3 +270,37 @@ func TestMissingSource(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestPart hears of what a target begins with before its last step ends, and of nothing
+// where nothing runs.
+func TestPart(t *testing.T) {
+	c := openCache(t)
+	var mu sync.Mutex
+	var heard []int // layers
+	o := Options{Cache: c, Now: time.Now, Part: func(target *graph.Target, r cache.Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		if target.Name != "two" {
+			t.Errorf("heard of %s", target.Name)
+		}
+		heard = append(heard, len(r.Layers))
+	}}
+	f := &fake{content: map[string]string{"/f": "1"}}
+	f.run = func(_ context.Context, script string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if want := []int{0, 1}; script == "two" && !slices.Equal(heard, want) {
+			t.Errorf("before the last step: heard of %v layers, want %v", heard, want)
+		}
+		return nil
+	}
+	for _, want := range [][]int{{0, 1, 2}, nil} {
+		heard, o.Runner = nil, f
+		if err := New(o).Solve(context.Background(), targets(chain()), nil); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(heard, want) {
+			t.Errorf("heard of %v layers, want %v", heard, want)
+		}
+	}
+}

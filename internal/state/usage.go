@@ -156,7 +156,7 @@ func (s *State) usage(ctx context.Context, n needs) (Usage, error) {
 		if kind == "files" { // made again from the imports whenever it is missing
 			e.Description, e.Reclaimable, e.Kind = "imports of a step", true, Files
 		} else if kind == "names" {
-			e.Kind = Names
+			e.Kind, e.Description = Names, "names in "+e.Description
 		}
 		if !needed && kind != "files" {
 			e.Description = "unpacked layer that no kept result needs"

@@ -29,9 +29,13 @@ func (h Host) withoutNamespace(why obstacle) (Plan, error) {
 	if err != nil {
 		return Plan{}, &why
 	}
-	for _, l := range []Level{LevelRoot, LevelSubID, LevelSingle} {
-		p.reason(l, why.what, why.remedy)
+	if h.UID == 0 {
+		p.reason(LevelRoot, why.what, why.remedy)
+		return p, nil
 	}
+	p.reason(LevelRoot, "the user is not root", "none is needed: the next levels do the same")
+	p.reason(LevelSubID, why.what, "as for "+string(LevelSingle))
+	p.reason(LevelSingle, why.what, why.remedy)
 	return p, nil
 }
 

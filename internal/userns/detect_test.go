@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -207,10 +206,12 @@ func TestDetectBare(t *testing.T) {
 	if uid, gid := p.RootIDs(); uid != 0 || gid != 0 || !p.Level.Bare() || p.Level.SingleID() {
 		t.Errorf("root is %d:%d, bare %t, single %t", uid, gid, p.Level.Bare(), p.Level.SingleID())
 	}
-	for _, l := range []Level{LevelRoot, LevelSubID, LevelSingle} {
-		if !slices.ContainsFunc(p.Reasons, func(r Reason) bool { return r.Level == l && strings.Contains(r.Remedy, "seccomp") }) {
-			t.Errorf("no reason for %s in %+v", l, p.Reasons)
-		}
+	if len(p.Reasons) != 1 || p.Reasons[0].Level != LevelRoot || !strings.Contains(p.Reasons[0].Remedy, "seccomp") {
+		t.Errorf("reasons %+v, want that of level %s", p.Reasons, LevelRoot)
+	}
+	p, err = Detect(Host{UID: 1000, Files: m, Refused: func() error { return unix.EPERM }, Want: LevelRoot})
+	if err == nil || !strings.Contains(err.Error(), "level root cannot be had: the user is not root") {
+		t.Errorf("got %+v, %v; want that the user is not root", p, err)
 	}
 }
 

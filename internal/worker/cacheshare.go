@@ -141,7 +141,11 @@ func (s *server) loadCache(ctx context.Context, c *call, dir string, want digest
 	if got.DiffID != want {
 		return fmt.Errorf("%w: the archive is %s, not %s", ErrMismatch, got.DiffID, want)
 	}
-	return os.Rename(made, dir)
+	// Not os.Rename, which does not replace an empty directory.
+	if err := unix.Rename(made, dir); err != nil {
+		return &os.LinkError{Op: "rename", Old: made, New: dir, Err: err}
+	}
+	return nil
 }
 
 // makeCacheDir makes the directory of an empty cache.

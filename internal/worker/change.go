@@ -58,11 +58,12 @@ type ChangeInput struct {
 }
 
 // LocalInput is a listed tree of this machine: Dir numbers the file that is its
-// directory, List the one that holds the listing. Where that is of a single file,
-// copies know it as Name, and it lies in Dir as Kept.
+// directory, List the one that holds the listing, and Stamps what tells that files are
+// as they were listed. Where that is of a single file, copies know it as Name, and it
+// lies in Dir as Kept.
 type LocalInput struct {
-	Dir, List  int
-	Name, Kept string
+	Dir, List, Stamps int
+	Name, Kept        string
 }
 
 // Change changes files.
@@ -219,15 +220,20 @@ func localInput(c *call, in LocalInput) (*rootfs.Root, *fileop.Tree, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := c.file(in.List)
-	if err != nil {
-		return nil, nil, err
+	var raw [2][]byte
+	for i, n := range []int{in.List, in.Stamps} {
+		f, err := c.file(n)
+		if err == nil {
+			raw[i], err = io.ReadAll(io.NewSectionReader(f, 0, maxList))
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("read listing: %w", err)
+		}
 	}
-	raw, err := io.ReadAll(io.NewSectionReader(f, 0, maxList))
-	if err != nil {
-		return nil, nil, fmt.Errorf("read listing: %w", err)
+	entries, err := localtree.Unmarshal(raw[0])
+	if err == nil {
+		err = localtree.SetStamps(entries, raw[1])
 	}
-	entries, err := localtree.Unmarshal(raw)
 	if err != nil {
 		return nil, nil, err
 	}

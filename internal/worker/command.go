@@ -117,7 +117,11 @@ func (k *commandSetup) user(name string) error {
 
 // hosts shows an /etc/hosts with this machine's names for itself.
 func (k *commandSetup) hosts(extra []string) error {
-	text := "127.0.0.1\tlocalhost " + k.spec.Hostname + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	names := k.spec.Hostname
+	if own, err := os.Hostname(); k.s.bare && err == nil {
+		names += " " + own // which steps have, too, whatever was asked for
+	}
+	text := "127.0.0.1\tlocalhost " + names + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 	for _, l := range extra {
 		text += l + "\n"
 	}

@@ -313,13 +313,15 @@ func TestDraftIsLikeMounted(t *testing.T) {
 			t.Errorf("seed %d: laid\n%s\nmounted (%v, %v)\n%s\nactions %s", seed, got, err, wantErr, want, show(req.Actions))
 		}
 
-		blob, err := os.CreateTemp(t.TempDir(), "blob")
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := s.blob(t, named, req, inputs, blob, began)
+		under, got := s.blob(t, fileop.DraftOptions{Lower: s.paths(named)}, req, inputs, began)
 		if got != want {
 			t.Errorf("seed %d: blob\n%s\nmounted (%v)\n%s\nactions %s", seed, got, wantErr, want, show(req.Actions))
+		}
+		if under != nil && want != "" {
+			s.second(t, under, ChangeRequest{
+				Lower: append(whole, layerTree(chain, reply.DiffID)), Chain: snapshot.Chain(chain, string(reply.DiffID)), Actions: randomActions(r, src),
+			}, inputs, began)
+			under.Close()
 		}
 		_ = root.Close()
 		if t.Failed() {
@@ -332,23 +334,41 @@ func TestDraftIsLikeMounted(t *testing.T) {
 	}
 }
 
-func (s *server) blob(t *testing.T, lower []string, r ChangeRequest, inputs map[int]*fileop.Tree, f *os.File, began time.Time) string {
+// second does actions on the layer that a draft was written as, and on the draft.
+func (s *server) second(t *testing.T, under *fileop.Draft, req ChangeRequest, inputs map[int]*fileop.Tree, began time.Time) {
 	t.Helper()
-	d, err := fileop.NewDraft(fileop.DraftOptions{Lower: s.paths(lower), Now: time.Now()})
+	reply, err := s.mounted(t.Context(), req, inputs)
+	want := s.outcome(t, req, reply, err, began)
+	next, got := s.blob(t, fileop.DraftOptions{Under: under}, req, inputs, began)
+	if next != nil {
+		next.Close()
+	}
+	if got != want && got != "undecided" {
+		t.Errorf("on a draft\n%s\nmounted (%v)\n%s\nactions %s", got, err, want, show(req.Actions))
+	}
+}
+
+// blob is the layer that a draft is written as, and the draft if there is one.
+func (s *server) blob(t *testing.T, o fileop.DraftOptions, r ChangeRequest, inputs map[int]*fileop.Tree, began time.Time) (*fileop.Draft, string) {
+	t.Helper()
+	o.Now = time.Now()
+	d, err := fileop.NewDraft(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
-	if err := fileop.Do(context.Background(), fileop.Options{Draft: d, Inputs: inputs}, r.Actions); err != nil {
-		return "error"
+	var b bytes.Buffer
+	err = fileop.Do(context.Background(), fileop.Options{Draft: d, Inputs: inputs}, r.Actions)
+	if err == nil {
+		_, _, err = d.Archive(t.Context(), &b)
 	}
-	if _, _, err := d.Archive(t.Context(), f); err != nil {
-		return "error"
+	if err != nil {
+		d.Close()
+		if errors.Is(err, fileop.ErrUndecided) {
+			return nil, "undecided"
+		}
+		return nil, "error"
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
-	return told(t, f, began)
+	return d, told(t, &b, began)
 }
 
 func show(actions []action.Action) string {

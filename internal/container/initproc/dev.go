@@ -10,12 +10,15 @@ import (
 	"build.stacker.dev/internal/mount"
 )
 
-// The only devices that a step sees.
-var nodes = [...]struct {
-	name         string
-	major, minor uint64
-}{
-	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
+// Device is a character device.
+type Device struct {
+	Name         string // in /dev
+	Major, Minor uint64
+}
+
+// Devices are the only ones that a step sees.
+func Devices() [6]Device {
+	return [...]Device{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
 }
 
 var devLinks = [...][2]string{
@@ -33,9 +36,9 @@ func (c *container) mountDev() error {
 		return err
 	}
 	c.dev = m
-	for _, n := range nodes {
-		if err := c.bindDevice(n.name, n.major, n.minor); err != nil {
-			return fail("mount /dev/"+n.name, err)
+	for _, n := range Devices() {
+		if err := c.bindDevice(n.Name, n.Major, n.Minor); err != nil {
+			return fail("mount /dev/"+n.Name, err)
 		}
 	}
 	for _, l := range devLinks {

@@ -14,7 +14,7 @@ import (
 // The index directory holds one file per scanned root, NAME.stat, where NAME is
 // the sha256 of the root's absolute path in hex. Its content:
 //
-//	"stacker stat index 1\n"
+//	"stacker stat index 2\n"
 //	the sha256 of everything that follows, 32 bytes
 //	records, sorted bytewise by path, without gaps to the end of the file
 //
@@ -26,7 +26,7 @@ import (
 //	uvarint  device
 //	uvarint  inode
 //	uvarint  size
-//	uvarint  mode
+//	uvarint  mode; with the bit 0x10000 if it has attributes that Options.Xattrs keeps
 //	varint   mtime, nanoseconds since 1970
 //	varint   ctime, likewise
 //	32 bytes sha256 of the content
@@ -35,7 +35,7 @@ import (
 // that does not match its checksum, or has another version, counts as empty and
 // is replaced by the next scan. Files are written beside their place and renamed,
 // so the last of two processes wins; either content is right.
-const indexMagic = "stacker stat index 1\n"
+const indexMagic = "stacker stat index 2\n"
 
 // maxUnseen bounds how long a record outlives its file. It is not 0 because
 // scans of one root may see different parts of it (Options.Include).
@@ -50,8 +50,12 @@ type record struct {
 	path   []byte // valid until the next call of decoder.next
 	unseen uint64
 	stat   stat
+	marked bool // it has attributes
 	sum    [sha256.Size]byte
 }
+
+// markedBit stands beside the 16 bits of a mode.
+const markedBit = 1 << 16
 
 // indexPath is where the digests of root are kept.
 func (x *Index) indexPath(root string) string {
@@ -94,7 +98,8 @@ func (d *decoder) next(r *record) bool {
 	r.stat.dev = d.uvarint()
 	r.stat.ino = d.uvarint()
 	r.stat.size = int64(d.uvarint())
-	r.stat.mode = uint32(d.uvarint())
+	mode := uint32(d.uvarint())
+	r.stat.mode, r.marked = mode&^markedBit, mode&markedBit != 0
 	r.stat.mtime = d.varint()
 	r.stat.ctime = d.varint()
 	if d.bad || len(d.data) < sha256.Size {
@@ -148,7 +153,11 @@ func (e *encoder) add(r *record) {
 	b = binary.AppendUvarint(b, r.stat.dev)
 	b = binary.AppendUvarint(b, r.stat.ino)
 	b = binary.AppendUvarint(b, uint64(r.stat.size))
-	b = binary.AppendUvarint(b, uint64(r.stat.mode))
+	mode := r.stat.mode
+	if r.marked {
+		mode |= markedBit
+	}
+	b = binary.AppendUvarint(b, uint64(mode))
 	b = binary.AppendVarint(b, r.stat.mtime)
 	b = binary.AppendVarint(b, r.stat.ctime)
 	e.data = append(b, r.sum[:]...)

@@ -104,11 +104,7 @@ func (h *hasher) file(ctx context.Context, n *node) error {
 // once reads n from its beginning to its end. Its bytes are one content only if the
 // two states are equal.
 func (h *hasher) once(ctx context.Context, n *node) (before, after status, err error) {
-	name := n.Path
-	if h.base != "" {
-		name = h.base
-	}
-	fd, err := h.top.open(name, 0)
+	fd, err := h.top.open(h.inTop(n.Path), 0)
 	if err != nil {
 		return before, after, err
 	}
@@ -139,6 +135,22 @@ func (h *hasher) once(ctx context.Context, n *node) (before, after status, err e
 			h.o.Progress(int64(got))
 		}
 	}
+	all, err := xattrs(fd)
+	if err != nil {
+		return before, after, err
+	}
+	n.marked = len(all) > 0
+	if h.o.Xattrs {
+		n.Xattrs = all
+	}
 	after, err = inspect(fd)
 	return before, after, err
+}
+
+// inTop is where in the open directory a path of the tree lies.
+func (s *scan) inTop(p string) string {
+	if s.base != "" {
+		return s.base
+	}
+	return p
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"build.stacker.dev/internal/atomicfile"
 )
 
@@ -39,9 +41,31 @@ func (s *scan) recall(d *decoder) {
 		// The second look at the clock's margin is for a clock that was set back
 		// since the record was made.
 		if string(r.path) == n.Path && r.stat == n.stat && settled(n.stat.ctime, s.began, s.volumes.margin(n.stat.dev)) {
-			n.sum, n.state = r.sum, remembered
+			n.sum, n.state, n.marked = r.sum, remembered, r.marked
 		}
 	}
+}
+
+// recallXattrs reads the attributes of files that are not read themselves. They did not
+// change: that would have changed the ctime.
+func (s *scan) recallXattrs() error {
+	if !s.o.Xattrs {
+		return nil
+	}
+	for _, n := range s.nodes {
+		if n.state != remembered || !n.marked {
+			continue
+		}
+		fd, err := s.top.open(s.inTop(n.Path), 0)
+		if err == nil {
+			n.Xattrs, err = xattrs(fd)
+			_ = unix.Close(fd)
+		}
+		if err != nil {
+			return s.cannot("read attributes of", n.Path, err)
+		}
+	}
+	return nil
 }
 
 // save writes the index if there is something new that may be trusted.
@@ -65,7 +89,7 @@ func (s *scan) save(old []byte) error {
 			more = d.next(&was)
 		}
 		if n.state == remembered || n.state == hashed {
-			now = record{path: append(now.path[:0], n.Path...), stat: n.stat, sum: n.sum}
+			now = record{path: append(now.path[:0], n.Path...), stat: n.stat, marked: n.marked, sum: n.sum}
 			e.add(&now)
 		}
 	}

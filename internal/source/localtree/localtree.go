@@ -58,6 +58,8 @@ type Entry struct {
 	MTime int64
 	// Xattrs is nil unless Options.Xattrs.
 	Xattrs map[string]string
+	// Stamp is not part of any digest.
+	Stamp Stamp
 }
 
 // IsDir reports whether e is a directory.

@@ -502,6 +502,32 @@ func TestXattrs(t *testing.T) {
 	}
 }
 
+// The index knows which files have attributes, also where the scan that read them did
+// not want those.
+func TestXattrsRemembered(t *testing.T) {
+	root := makeTree(t, "d/f=1", "g=2")
+	for _, p := range []string{"d", "d/f"} {
+		if err := unix.Setxattr(filepath.Join(root, p), "user.test", []byte("v"), 0); err != nil {
+			needs(t, "extended attributes in the temporary directory", err)
+		}
+	}
+	x := later(t)
+	scanTree(t, x, root, Options{})
+	tree := scanTree(t, x, root, Options{Xattrs: true})
+	if tree.Read != 0 {
+		t.Errorf("%d bytes were read again", tree.Read)
+	}
+	for _, e := range tree.Entries {
+		want := ""
+		if strings.HasPrefix(e.Path, "d") {
+			want = "v"
+		}
+		if got := e.Xattrs["user.test"]; got != want {
+			t.Errorf("%s: got %q, want %q", e.Path, got, want)
+		}
+	}
+}
+
 // needs skips a test, but not where every feature must be there.
 func needs(t testing.TB, what string, err error) {
 	t.Helper()

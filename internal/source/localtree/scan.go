@@ -89,6 +89,9 @@ func (s *scan) run(ctx context.Context) (*Tree, error) {
 		return nil, err
 	}
 	s.recall(openRecords(old))
+	if err := s.recallXattrs(); err != nil {
+		return nil, err
+	}
 	t := &Tree{Root: s.root}
 	if t.Read, err = s.hash(ctx); err != nil {
 		return nil, err
@@ -149,6 +152,7 @@ func (s *scan) entries() []Entry {
 		}
 		if n.IsRegular() {
 			n.Digest, all = digest.Digest(all[:each]), all[each:]
+			n.Stamp = s.stamp(n)
 		}
 		out = append(out, n.Entry)
 	}

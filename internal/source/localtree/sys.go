@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math"
 	"strings"
 
@@ -229,16 +228,32 @@ func retry(call func() error) error {
 	}
 }
 
-// xattrs reads what an image may be given of a file's extended attributes.
-func xattrs(dirfd int, name string) (map[string]string, error) {
-	// There is no llistxattrat before Linux 6.13. The link is not followed.
-	p := fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, name)
-	list := make([]byte, 64<<10)
-	n, err := unix.Llistxattr(p, list)
+// xattrsAt is xattrs of a directory in another one.
+func xattrsAt(dirfd int, name string) (map[string]string, error) {
+	fd, err := openat(dirfd, name, openFlags|unix.O_DIRECTORY, 0)
 	if err != nil {
-		if errors.Is(err, unix.ENOTSUP) {
-			return nil, nil
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) {
+			return nil, nil // whoever lists it says so
 		}
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return xattrs(fd)
+}
+
+// xattrs reads what an image may be given of an open file's extended attributes.
+func xattrs(fd int) (map[string]string, error) {
+	var small [256]byte
+	list := small[:]
+	n, err := unix.Flistxattr(fd, list)
+	if errors.Is(err, unix.ERANGE) {
+		list = make([]byte, 64<<10) // the most that there can be (xattr(7))
+		n, err = unix.Flistxattr(fd, list)
+	}
+	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	var out map[string]string
@@ -247,9 +262,9 @@ func xattrs(dirfd int, name string) (map[string]string, error) {
 			continue
 		}
 		value := make([]byte, 64<<10)
-		n, err := unix.Lgetxattr(p, key, value)
-		if errors.Is(err, unix.ENODATA) {
-			continue
+		n, err := unix.Fgetxattr(fd, key, value)
+		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOVERFLOW) {
+			continue // gone, or a capability of another user namespace
 		}
 		if err != nil {
 			return nil, err

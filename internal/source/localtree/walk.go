@@ -22,6 +22,7 @@ type node struct {
 	stat   stat
 	sum    [sha256.Size]byte
 	state  state
+	marked bool // a regular file that has attributes
 	parent bool // an unwanted directory that is there for what it holds
 }
 
@@ -225,8 +226,10 @@ func (s *scan) makeNode(dirfd int, name, p string, st status) (n node, ok bool, 
 		}
 		return n, true, nil
 	}
-	if s.o.Xattrs {
-		if n.Xattrs, err = xattrs(dirfd, name); err != nil {
+	// Links have none that count; those of files are read with the file, or as the
+	// index says.
+	if s.o.Xattrs && n.IsDir() {
+		if n.Xattrs, err = xattrsAt(dirfd, name); err != nil {
 			return n, false, s.cannot("read attributes of", p, err)
 		}
 	}
