@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,10 +55,12 @@ func (Virtual) Run(ctx context.Context, s Spec) (Exit, error) {
 	switch {
 	case s.Root == "":
 		return Exit{}, fmt.Errorf("%w: its root is not one directory", ErrVirtual)
+	case os.Geteuid() == 0:
+		return Exit{}, fmt.Errorf("%w: nothing would keep it from being the root that it plays", ErrVirtual)
 	case s.Privileged, s.SeccompOff:
 		return Exit{}, fmt.Errorf("%w: it asks for privileges", ErrVirtual)
 	}
-	r := &run{spec: s}
+	r := &run{spec: s, end: endVirtual}
 	defer r.close()
 	if err := r.prepareVirtual(); err != nil {
 		return Exit{}, err
@@ -67,6 +70,14 @@ func (Virtual) Run(ctx context.Context, s Spec) (Exit, error) {
 		return Exit{}, err
 	}
 	return r.wait(ctx)
+}
+
+// endVirtual asks an init to end its step, and kills it if it does not: then nobody would wait for
+// the step's processes.
+func endVirtual(p *initProcess) {
+	const patience = 5 * time.Second
+	_ = p.control.CloseWrite() // gone already is fine
+	time.AfterFunc(patience, func() { _ = p.proc.Kill() })
 }
 
 // startVirtual starts an init without namespaces.

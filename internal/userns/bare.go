@@ -43,6 +43,11 @@ func (h Host) withoutNamespace(why obstacle) (Plan, error) {
 func (h Host) planBare(l Level) (Plan, error) {
 	p := Plan{Level: l}
 	if l == LevelVroot {
+		if h.UID == 0 {
+			// Nothing would keep a step from being the root that it plays.
+			return p, fmt.Errorf("%w: level %s cannot be had: the user is root; none is needed: level %s is for root",
+				ErrUnavailable, l, LevelChroot)
+		}
 		if s := h.sysctl("kernel/yama/ptrace_scope"); s == "2" || s == "3" {
 			return p, fmt.Errorf("%w: level %s cannot be had: kernel.yama.ptrace_scope is %s, so that no step can be traced; "+
 				"as root: sysctl -w kernel.yama.ptrace_scope=1", ErrUnavailable, l, s)

@@ -297,7 +297,7 @@ func TestWant(t *testing.T) {
 		{"chroot, as user", 1000, LevelChroot, machine(), "", "level chroot cannot be had: the user is not root"},
 		{"chroot, without rights", 0, LevelChroot, machine("proc/self/status", "CapEff:\t00000000a00405fb\n"), "", "root has no CAP_MKNOD here"},
 		{"vroot", 1000, LevelVroot, machine(), LevelVroot, ""},
-		{"vroot, as root", 0, LevelVroot, machine(), LevelVroot, ""},
+		{"vroot, as root", 0, LevelVroot, machine(), "", "level chroot is for root"},
 	} {
 		p, err := Detect(Host{UID: c.uid, GID: c.uid, Files: c.files, Path: []string{"/usr/bin"}, Want: c.want})
 		if c.err != "" {

@@ -6,6 +6,7 @@ package initproc
 import (
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"build.stacker.dev/internal/seccomp/install"
@@ -21,8 +22,8 @@ const CommandName = "stacker-command"
 
 // Virtual answers the calls of a step, whose root is the open directory root and whose mounts
 // are the open files from, in the order of Step.Mounts. It runs until no process of the step
-// is left, and tells how the command ended.
-type Virtual func(s *Step, root *os.File, from []*os.File, start Starter) (syscall.WaitStatus, error)
+// is left, and tells how the command ended. When stop is closed it ends the step.
+type Virtual func(s *Step, root *os.File, from []*os.File, start Starter, stop <-chan struct{}) (syscall.WaitStatus, error)
 
 // Starter starts the second process; ruleset is of landlock, nil without. It gives the
 // listener of its filter. ready lets it go on to run the command, and returns when it does
@@ -35,24 +36,29 @@ func runVirtual(s *Step, mounts []*os.File, virtual Virtual) error {
 		return fail("adopt processes", err)
 	}
 	syscall.Umask(0)
-	go endWithWorker()
-	status, err := virtual(s, mounts[0], mounts[1:], s.start)
+	stop := make(chan struct{})
+	go endWithWorker(stop)
+	status, err := virtual(s, mounts[0], mounts[1:], s.start, stop)
 	if err == nil {
 		reportExit(status)
 	}
 	return err
 }
 
-// endWithWorker ends this process, and with it the step, when the worker closes its end of
-// the control socket.
-func endWithWorker() {
+// patience is how long a step may take to end when it is killed.
+const patience = 3 * time.Second
+
+// endWithWorker ends the step, and this process, when the worker closes its end of the
+// control socket.
+func endWithWorker(stop chan<- struct{}) {
 	var b [1]byte
-	for {
-		n, err := syscall.Read(controlFd, b[:])
-		if err != syscall.EINTR && n <= 0 {
-			syscall.Exit(1)
-		}
+	n, err := syscall.Read(controlFd, b[:])
+	for err == syscall.EINTR || n > 0 {
+		n, err = syscall.Read(controlFd, b[:])
 	}
+	close(stop)
+	time.Sleep(patience)
+	syscall.Exit(1) // the kernel kills what is traced
 }
 
 // start is the Starter.

@@ -132,6 +132,10 @@ func (e *engine) openSpot(s *spot, flags int, mode uint32) (fd int, wait bool, e
 		if create && flags&syscall.O_EXCL != 0 {
 			return -1, false, syscall.EEXIST
 		}
+		if tty := e.terminal(s.dir); tty >= 0 {
+			defer closeFd(tty)
+			return e.reopen(tty, flags, changes)
+		}
 		return e.reopen(s.dir, flags, changes)
 	}
 	if changes {
@@ -143,6 +147,28 @@ func (e *engine) openSpot(s *spot, flags int, mode uint32) (fd int, wait bool, e
 		return e.create(s, flags, mode)
 	}
 	return e.openEntry(s, flags, 0)
+}
+
+// terminal opens, to name it, the terminal that a process has among its streams, where the open
+// file fd is /dev/tty, which to this process is another one; -1: there is none, or fd is something
+// else.
+func (e *engine) terminal(fd int) int {
+	const major, first, last = 8, 136, 143 // of pseudo terminals
+	st, errno := fstat(fd)
+	if errno != 0 || st.Mode&typeMask != syscall.S_IFCHR || st.Rdev != 5<<major {
+		return -1
+	}
+	for stream := range 3 {
+		fd, st, errno := e.file(stream)
+		if errno != 0 {
+			continue
+		}
+		if n := st.Rdev >> major; st.Mode&typeMask == syscall.S_IFCHR && n >= first && n <= last {
+			return fd
+		}
+		closeFd(fd)
+	}
+	return -1
 }
 
 // refused says why a file on a read-only mount cannot be opened.

@@ -16,7 +16,7 @@ import (
 )
 
 // Run implements initproc.Virtual.
-func Run(s *initproc.Step, root *os.File, from []*os.File, start initproc.Starter) (syscall.WaitStatus, error) {
+func Run(s *initproc.Step, root *os.File, from []*os.File, start initproc.Starter, stop <-chan struct{}) (syscall.WaitStatus, error) {
 	runtime.GOMAXPROCS(4) // threads here wait for each other inside the kernel
 	e, err := newEngine(s, root, from)
 	if err != nil {
@@ -33,6 +33,11 @@ func Run(s *initproc.Step, root *os.File, from []*os.File, start initproc.Starte
 	}
 	e.listener = listener
 	e.tasks[uint32(pid)] = &task{process: uint32(pid), program: &program{"/proc/self/exe"}}
+	go func() {
+		<-stop
+		e.stopping.Store(true)
+		e.killStep()
+	}()
 	served := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()

@@ -101,7 +101,7 @@ func (e *engine) trace(command int, ended func(syscall.WaitStatus)) error {
 			}
 			continue
 		}
-		if over {
+		if over || e.stopping.Load() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // born meanwhile
 		}
 		e.stopped(pid, status)
@@ -196,10 +196,43 @@ func (e *engine) stopped(pid int, status syscall.WaitStatus) {
 			e.returned(pid)
 			return
 		}
+		uninterrupted(pid)
 		resume(pid, ptraceCont, sig)
 	default:
 		resume(pid, ptraceCont, 0)
 	}
+}
+
+// uninterrupted sees to it that a signal that came before a call was looked at is no error of
+// the call: the kernel begins it anew, as it would not have been interrupted elsewhere.
+func uninterrupted(pid int) {
+	regs, errno := getRegisters(pid)
+	if errno == 0 && regs.result() == ^uint64(restartFirst-1) && quick(regs.number()) {
+		regs.restart(&regs)
+		_ = regs.set(pid) // ESRCH: killed meanwhile
+	}
+}
+
+// quick tells whether a call is one of those that are answered here and that no signal
+// interrupts in a kernel.
+func quick(number int) bool {
+	switch number {
+	case nrOpen, nrCreat, syscall.SYS_OPENAT, sysOpenat2, nrStat, nrLstat, syscall.SYS_FSTAT, sysFstatat, sysStatx,
+		nrAccess, syscall.SYS_FACCESSAT, sysFaccessat2, nrReadlink, syscall.SYS_READLINKAT, syscall.SYS_STATFS,
+		nrMkdir, syscall.SYS_MKDIRAT, nrMknod, syscall.SYS_MKNODAT, nrSymlink, syscall.SYS_SYMLINKAT, nrLink, syscall.SYS_LINKAT,
+		nrUnlink, nrRmdir, syscall.SYS_UNLINKAT, nrRename, syscall.SYS_RENAMEAT, sysRenameat2,
+		nrChmod, syscall.SYS_FCHMOD, syscall.SYS_FCHMODAT, sysFchmodat2, nrChown, nrLchown, syscall.SYS_FCHOWN, syscall.SYS_FCHOWNAT,
+		syscall.SYS_TRUNCATE, nrUtime, nrUtimes, nrFutimesat, syscall.SYS_UTIMENSAT,
+		syscall.SYS_SETXATTR, syscall.SYS_LSETXATTR, syscall.SYS_FSETXATTR, syscall.SYS_GETXATTR, syscall.SYS_LGETXATTR, syscall.SYS_FGETXATTR,
+		syscall.SYS_LISTXATTR, syscall.SYS_LLISTXATTR, syscall.SYS_FLISTXATTR, syscall.SYS_REMOVEXATTR, syscall.SYS_LREMOVEXATTR, syscall.SYS_FREMOVEXATTR,
+		syscall.SYS_GETCWD, syscall.SYS_FCHDIR, syscall.SYS_CHROOT, syscall.SYS_UMASK, syscall.SYS_PRCTL, sysPrlimit,
+		syscall.SYS_GETUID, syscall.SYS_GETEUID, syscall.SYS_GETGID, syscall.SYS_GETEGID, syscall.SYS_GETRESUID, syscall.SYS_GETRESGID, syscall.SYS_GETGROUPS,
+		syscall.SYS_SETUID, syscall.SYS_SETREUID, syscall.SYS_SETRESUID, syscall.SYS_SETFSUID, syscall.SYS_SETGID, syscall.SYS_SETREGID,
+		syscall.SYS_SETRESGID, syscall.SYS_SETFSGID, syscall.SYS_SETGROUPS, syscall.SYS_CAPGET, syscall.SYS_CAPSET,
+		syscall.SYS_KILL, syscall.SYS_TKILL, syscall.SYS_TGKILL:
+		return true
+	}
+	return false
 }
 
 func resume(pid int, how uintptr, sig syscall.Signal) {

@@ -43,6 +43,7 @@ package vroot
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"build.stacker.dev/internal/container/supervisor"
@@ -63,6 +64,8 @@ type engine struct {
 
 	// Of the tracer: ends of processes that were seen while it waited for something else.
 	ends []end
+
+	stopping atomic.Bool // the step is to end
 
 	mu    sync.Mutex
 	tasks map[uint32]*task // threads of the step
