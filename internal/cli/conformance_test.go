@@ -536,8 +536,8 @@ func TestConformanceCovers(t *testing.T) {
 const conformanceText = `# What Dockerfiles do, by instruction and flag
 
 Each instruction of Dockerfile 1.28, each of its flags and each directive has cases in a file of
-[internal/cli/testdata/conformance](../internal/cli/testdata/conformance): a Dockerfile, and what docker's reference documentation says that it
-makes. Mistakes are Dockerfiles that must be refused, with the error. There are %d cases; %d are mistakes. Those that make
+[internal/cli/testdata/conformance](../internal/cli/testdata/conformance): a Dockerfile, and what it makes, after docker's reference
+documentation. Mistakes are Dockerfiles that must be refused, with the error, whose words are this program's. There are %d cases; %d are mistakes. Those that make
 files or run steps are built four times: as root and as a plain user, with overlays and without (` + "`--storage-type native`" + `). The
 others are built once.
 
