@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package mount makes mounts with the kernel's file-descriptor interface
-// (fsopen, open_tree, mount_setattr, move_mount; Linux 5.12, and 6.7 for
-// overlays).
+// (fsopen, open_tree, mount_setattr, move_mount; Linux 5.12). Overlays have two
+// ways, since it takes Linux 6.7 to make them of many layers by that interface.
 //
 // A mount is first made detached: an *os.File that is a mount of its own and
 // visible to nobody. It can be read through its descriptor, changed with SetAttr

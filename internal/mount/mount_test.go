@@ -60,7 +60,16 @@ func write(t testing.TB, dir string, names ...string) string {
 // at names a file in a mount that is nowhere attached.
 func at(m *os.File, name string) string { return fmt.Sprintf("/proc/self/fd/%d/%s", m.Fd(), name) }
 
-func TestOverlay(t *testing.T) {
+// bothWays runs a test of overlays with the two ways to mount one.
+func bothWays(t *testing.T, f func(t *testing.T, old bool)) {
+	for _, old := range []bool{false, true} {
+		t.Run(fmt.Sprintf("old=%t", old), func(t *testing.T) { f(t, old) })
+	}
+}
+
+func TestOverlay(t *testing.T) { bothWays(t, testOverlay) }
+
+func testOverlay(t *testing.T, old bool) {
 	dir := t.TempDir()
 	a, b := write(t, dir+"/a", "x", "only-a"), write(t, dir+"/b", "x")
 	up, work := dir+"/up", dir+"/work"
@@ -69,7 +78,7 @@ func TestOverlay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m, err := Overlay(OverlayOptions{Lowers: []string{a, b}, Upper: up, Work: work})
+	m, err := Overlay(OverlayOptions{Lowers: []string{a, b}, Upper: up, Work: work, Old: old})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,9 +104,11 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
-func TestOverlayReadOnly(t *testing.T) {
+func TestOverlayReadOnly(t *testing.T) { bothWays(t, testOverlayReadOnly) }
+
+func testOverlayReadOnly(t *testing.T, old bool) {
 	dir := t.TempDir()
-	m, err := Overlay(OverlayOptions{Lowers: []string{write(t, dir+"/a", "x"), write(t, dir+"/b", "y")}})
+	m, err := Overlay(OverlayOptions{Lowers: []string{write(t, dir+"/a", "x"), write(t, dir+"/b", "y")}, Old: old})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,13 +119,15 @@ func TestOverlayReadOnly(t *testing.T) {
 }
 
 // As many layers as the kernel can, with paths relative to the working directory.
-func TestOverlayManyLayers(t *testing.T) {
+func TestOverlayManyLayers(t *testing.T) { bothWays(t, testOverlayManyLayers) }
+
+func testOverlayManyLayers(t *testing.T, old bool) {
 	t.Chdir(t.TempDir())
 	var lowers []string
 	for i := range MaxLowers + 1 {
 		lowers = append(lowers, write(t, fmt.Sprintf("%040d", i), fmt.Sprintf("f%d", i)))
 	}
-	m, err := Overlay(OverlayOptions{Lowers: lowers[:MaxLowers]})
+	m, err := Overlay(OverlayOptions{Lowers: lowers[:MaxLowers], Old: old})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,26 +137,33 @@ func TestOverlayManyLayers(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	_, err = Overlay(OverlayOptions{Lowers: lowers})
+	_, err = Overlay(OverlayOptions{Lowers: lowers, Old: old})
 	if !errors.Is(err, syscall.E2BIG) || !strings.Contains(err.Error(), "merge some of them") {
 		t.Errorf("error = %v, want what to do about too many layers", err)
 	}
 }
 
-func TestOverlayErrors(t *testing.T) {
+func TestOverlayErrors(t *testing.T) { bothWays(t, testOverlayErrors) }
+
+func testOverlayErrors(t *testing.T, old bool) {
 	dir := t.TempDir()
 	a, b := write(t, dir+"/a", "x"), write(t, dir+"/b", "x")
+	file := syscall.EINVAL
+	if old || !appends() {
+		file = syscall.ENOTDIR
+	}
 	for _, c := range []struct {
 		name string
 		o    OverlayOptions
 		want error
 	}{
 		{"missing layer", OverlayOptions{Lowers: []string{a, dir + "/none"}}, syscall.ENOENT},
-		{"layer is a file", OverlayOptions{Lowers: []string{a, b + "/x"}}, syscall.EINVAL},
+		{"layer is a file", OverlayOptions{Lowers: []string{a, b + "/x"}}, file},
 		{"no layer", OverlayOptions{}, syscall.EINVAL},
 		{"missing upper", OverlayOptions{Lowers: []string{a}, Upper: dir + "/none", Work: b}, syscall.ENOENT},
 		{"NUL", OverlayOptions{Lowers: []string{a, "b\x00"}}, syscall.EINVAL},
 	} {
+		c.o.Old = old
 		_, err := Overlay(c.o)
 		var e *Error
 		if !errors.Is(err, c.want) || !errors.As(err, &e) {
@@ -153,7 +173,9 @@ func TestOverlayErrors(t *testing.T) {
 }
 
 // An overlay cannot be the upper directory of another one: the error says what to do.
-func TestOverlayUpper(t *testing.T) {
+func TestOverlayUpper(t *testing.T) { bothWays(t, testOverlayUpper) }
+
+func testOverlayUpper(t *testing.T, old bool) {
 	dir := t.TempDir()
 	a, b := write(t, dir+"/a", "x"), write(t, dir+"/b", "y")
 	for _, d := range []string{"upper", "work"} {
@@ -161,7 +183,7 @@ func TestOverlayUpper(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m, err := Overlay(OverlayOptions{Lowers: []string{a}, Upper: dir + "/upper", Work: dir + "/work"})
+	m, err := Overlay(OverlayOptions{Lowers: []string{a}, Upper: dir + "/upper", Work: dir + "/work", Old: old})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +193,7 @@ func TestOverlayUpper(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err = Overlay(OverlayOptions{Lowers: []string{b}, Upper: at(m, "upper"), Work: at(m, "work")})
+	_, err = Overlay(OverlayOptions{Lowers: []string{b}, Upper: at(m, "upper"), Work: at(m, "work"), Old: old})
 	if !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "use another state directory") {
 		t.Errorf("error = %v, want what to do", err)
 	}
@@ -280,13 +302,19 @@ func TestIDMapUnprivileged(t *testing.T) {
 }
 
 func BenchmarkOverlay(b *testing.B) {
+	for _, old := range []bool{false, true} {
+		b.Run(fmt.Sprintf("old=%t", old), func(b *testing.B) { benchmarkOverlay(b, old) })
+	}
+}
+
+func benchmarkOverlay(b *testing.B, old bool) {
 	dir := b.TempDir()
 	var lowers []string
 	for i := range 20 {
 		lowers = append(lowers, write(b, fmt.Sprintf("%s/%d", dir, i), "f"))
 	}
 	for b.Loop() {
-		m, err := Overlay(OverlayOptions{Lowers: lowers})
+		m, err := Overlay(OverlayOptions{Lowers: lowers, Old: old})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -19,6 +19,7 @@ type OverlayOptions struct {
 	Lowers []string // bottom first; at least one, two without Upper
 	Upper  string   // empty: the overlay is read-only
 	Work   string   // empty directory on Upper's file system; needed with Upper
+	Old    bool     // mount it as kernels before 6.7 need it, to try that on newer ones
 }
 
 // Overlay mounts an overlay, detached. Its marks are attributes user.overlay.*,
@@ -41,6 +42,10 @@ func Overlay(o OverlayOptions) (*os.File, error) {
 		return nil, err
 	}
 	defer fs.close()
+	if o.Old || !appends() {
+		m, err := o.mountOld()
+		return m, explain(err)
+	}
 	for _, opt := range o.options() {
 		if err := fs.set(opt); err != nil {
 			return nil, explain(err)
@@ -76,13 +81,13 @@ func explain(err error) error {
 	if !ok {
 		return err
 	}
-	upper := e.Err == syscall.EINVAL && (e.Op == "fsconfig overlay create" || e.Op == "fsconfig overlay upperdir")
+	upper := e.Err == syscall.EINVAL && (e.Op == "fsconfig overlay create" || e.Op == "fsconfig overlay upperdir" || e.Op == mountOverlay)
 	switch {
 	case e.Log != "" && upper && strings.Contains(e.Log, "upper"):
 		e.Log += "; use another state directory"
 	case e.Log != "":
-	case upper: // older kernels know no "lowerdir+", and do not say so before the end
-		e.Log = "the kernel is older than Linux 6.7, or the file system of the upper directory cannot hold one: it may be an overlay itself; use another state directory"
+	case upper:
+		e.Log = "the file system of the upper directory cannot hold one: it may be an overlay itself; use another state directory"
 	case e.Err == syscall.ENODEV:
 		e.Log = "the kernel has no overlay file system"
 	}

@@ -80,6 +80,11 @@ func canOverlay(probe string) error {
 	if err := unix.Mknod(filepath.Join(dir, "whiteout"), unix.S_IFCHR, 0); err != nil {
 		return fmt.Errorf("make a whiteout: %w", err)
 	}
+	// An upper directory without attributes is not refused, but loses deletions (tmpfs
+	// before Linux 6.6).
+	if err := canTrees(probe); err != nil {
+		return err
+	}
 	m, err := mount.Overlay(o)
 	if err != nil {
 		return err

@@ -179,8 +179,12 @@ func (s *server) onFailure(ctx context.Context, c *call, r ExecRequest, a snapsh
 // spec says what the container is made of. Its standard streams are the three
 // files from number streams on.
 func (s *server) spec(ctx context.Context, c *call, r ExecRequest, a snapshot.Active, streams int) (container.Spec, error) {
+	points, err := s.pointsDir(a)
+	if err != nil {
+		return container.Spec{}, err
+	}
 	spec := container.Spec{
-		Lowers: a.Lowers, Upper: a.Upper, Work: a.Work, Scratch: a.Extra,
+		Lowers: a.Lowers, Upper: a.Upper, Work: a.Work, Scratch: points,
 		Args: r.Args, Env: r.Env, Dir: r.Dir, UID: r.UID, GID: r.GID,
 		Hostname: "stacker", Network: container.Network(r.Network), Privileged: r.Privileged,
 		NoNewPrivs: s.singleID || s.bare, SingleID: s.singleID, Terminal: r.Terminal,
@@ -340,6 +344,23 @@ func addToPath(spec *container.Spec, dir string) {
 		}
 	}
 	spec.Env = append(spec.Env, "PATH="+dir)
+}
+
+// pointsDir gives the empty directory for missing mount points. What is above these
+// gets the attributes that it has in the step, among them notes of owners, so before
+// Linux 6.6, which gave files in memory attributes, it lies beside the snapshot.
+func (s *server) pointsDir(a snapshot.Active) (string, error) {
+	if !s.plain || a.Root != "" {
+		return a.Extra, nil
+	}
+	dir := filepath.Join(a.Upper, "..", "extra")
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("make directory for mount points: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make directory for mount points: %w", err)
+	}
+	return dir, nil
 }
 
 // probe tries what steps need.

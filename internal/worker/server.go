@@ -37,6 +37,7 @@ type server struct {
 	singleID  bool
 	bare      bool // there are no namespaces, and no mounts
 	inMemory  bool // small files of steps are
+	plain     bool // that memory has no attributes user.*
 	drafts    drafts
 	tidy      sync.WaitGroup // snapshots being discarded beside the work
 
@@ -88,6 +89,7 @@ func Main(ctx context.Context, control *os.File, o MainOptions) error {
 	s := &server{
 		driver: chosen.driver, deep: chosen.deep, choice: chosen, session: own,
 		steps: newRunner(o), singleID: o.SingleID, bare: o.Bare, inMemory: inMemory,
+		plain: inMemory && unix.Setxattr(scratchDir, "user.stacker.probe", []byte("y"), 0) != nil,
 	}
 	own.collect(s.discard)
 	s.exe = sync.OnceValues(s.program)

@@ -23,26 +23,30 @@ func TestDriver(t *testing.T) {
 		t.Skip("mounting needs root")
 	}
 	for _, fs := range []string{"tmpfs", "ext4", "btrfs"} {
-		t.Run(fs, func(t *testing.T) {
-			snapshottest.Run(t, func(t *testing.T) snapshot.Driver {
-				dir := snapshottest.FileSystem(t, fs)
-				if err := overlay.MakeDirs(dir); err != nil {
-					t.Fatal(err)
-				}
-				return overlay.New(dir)
-			}, view)
-		})
+		t.Run(fs, func(t *testing.T) { testDriver(t, fs, false) })
 	}
+	t.Run("old", func(t *testing.T) { testDriver(t, "ext4", true) })
+}
+
+// testDriver runs the suite on a file system; old: mounting as before Linux 6.7.
+func testDriver(t *testing.T, fs string, old bool) {
+	snapshottest.Run(t, func(t *testing.T) snapshot.Driver {
+		dir := snapshottest.FileSystem(t, fs)
+		if err := overlay.MakeDirs(dir); err != nil {
+			t.Fatal(err)
+		}
+		return overlay.New(dir)
+	}, func(t *testing.T, a snapshot.Active, f func(dir string)) { view(t, a, old, f) })
 }
 
 // view mounts the snapshot over a directory.
-func view(t *testing.T, a snapshot.Active, f func(dir string)) {
+func view(t *testing.T, a snapshot.Active, old bool, f func(dir string)) {
 	t.Helper()
 	lowers := a.Lowers
 	if len(lowers) == 0 {
 		lowers = []string{a.Extra}
 	}
-	m, err := mount.Overlay(mount.OverlayOptions{Lowers: lowers, Upper: a.Upper, Work: a.Work})
+	m, err := mount.Overlay(mount.OverlayOptions{Lowers: lowers, Upper: a.Upper, Work: a.Work, Old: old})
 	if err != nil {
 		t.Fatal(err)
 	}
