@@ -65,14 +65,16 @@ func argumentCheck(v verdict, o Options) []insn {
 			{code: ret, k: retAllow},
 		}
 	case checkSocketpair:
-		return streamOnly()
+		return append([]insn{arg(0), {code: jeq, k: afUnix, jt: 1}, {code: ret, k: retEPERM}}, streamOnly()...)
 	case checkSocketVirtual:
 		families := []uint32{afInet, afInet6, afNetlink}
 		if o.NoNetwork {
 			families = nil
 		}
-		unix := append([]insn{arg(0), {code: jeq, k: afUnix, jf: 6}}, streamOnly()...)
-		return append(unix, oneOf(arg(0), families, retAllow, retEPERM)...)
+		// A Unix socket could connect to any name outside: the listener can look at the
+		// address, but another thread can change it before the kernel reads it again.
+		unix := []insn{arg(0), {code: jeq, k: afUnix, jf: 1}, {code: ret, k: retNoUnix}}
+		return append(unix, oneOf(insn{}, families, retAllow, retEPERM)[1:]...)
 	case notifyPrctlAll:
 		return oneOf(arg(0), []uint32{prSetDumpable, prSetKeepCaps, prCapbsetRead, prCapbsetDrop, prSetSecureBits, prCapAmbient}, retNotify, retAllow)
 	case checkSocket:
@@ -113,7 +115,7 @@ func argumentCheck(v verdict, o Options) []insn {
 	}
 }
 
-// streamOnly returns the code, of six instructions, that refuses sockets of messages
+// streamOnly returns the code that refuses sockets of messages
 // without a connection: each message can be sent to another name, which no listener sees
 // unless it looks at every message.
 func streamOnly() []insn {

@@ -45,6 +45,7 @@ const (
 	retAllow  = 0x7fff0000
 	retEPERM  = retErrno | 1
 	retNoType = retErrno | 94 // ESOCKTNOSUPPORT
+	retNoUnix = retErrno | 97 // EAFNOSUPPORT
 	retENOSYS = retErrno | 38
 )
 

@@ -84,7 +84,9 @@ func hostileCalls() {
 		{"execveat of a path", unix.SYS_EXECVEAT, []uintptr{cwd, cstring("/bin/sh"), 0, 0, 0}, []syscall.Errno{unix.ENOSYS}},
 		{"openat2", unix.SYS_OPENAT2, []uintptr{cwd, cstring("/"), at, 24}, []syscall.Errno{0, unix.EINVAL}},
 		{"new attributes", unix.SYS_SETXATTRAT, []uintptr{cwd, cstring("/"), 0, cstring("user.x"), at, 16}, []syscall.Errno{unix.ENOSYS}},
-		{"datagrams", unix.SYS_SOCKET, []uintptr{unix.AF_UNIX, unix.SOCK_DGRAM}, []syscall.Errno{unix.ESOCKTNOSUPPORT}},
+		{"unix socket", unix.SYS_SOCKET, []uintptr{unix.AF_UNIX, unix.SOCK_STREAM}, []syscall.Errno{unix.EAFNOSUPPORT}},
+		{"unix socket with high bits", unix.SYS_SOCKET, []uintptr{7<<32 | unix.AF_UNIX, unix.SOCK_SEQPACKET}, []syscall.Errno{unix.EAFNOSUPPORT}},
+		{"pair of streams", unix.SYS_SOCKETPAIR, []uintptr{unix.AF_UNIX, unix.SOCK_STREAM, 0, at}, []syscall.Errno{0}},
 		{"pair of datagrams", unix.SYS_SOCKETPAIR, []uintptr{unix.AF_UNIX, unix.SOCK_DGRAM, 0, at}, []syscall.Errno{unix.ESOCKTNOSUPPORT}},
 		{"note", unix.SYS_SETXATTR, []uintptr{cstring("/tmp"), cstring("user.rootlesscontainers"), at, 1}, []syscall.Errno{unix.EPERM}},
 	} {
