@@ -66,6 +66,8 @@ func argumentCheck(v verdict, o Options) []insn {
 		}
 	case checkSocketpair:
 		return append([]insn{arg(0), {code: jeq, k: afUnix, jt: 1}, {code: ret, k: retEPERM}}, streamOnly()...)
+	case checkOwnLimits:
+		return oneOf(arg(0), []uint32{0}, retAllow, retEPERM) // 0: the caller
 	case checkSocketVirtual:
 		families := []uint32{afInet, afInet6, afNetlink}
 		if o.NoNetwork {

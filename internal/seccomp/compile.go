@@ -104,6 +104,9 @@ func spansOf(rows []row, a arch, o Options) ([]span, error) {
 		if o.Virtual {
 			v = virtual(r.name, v)
 		}
+		if o.OwnLimits && r.name == "prlimit64" {
+			v = checkOwnLimits
+		}
 		nr := uint32(r.nr[a])
 		if _, twice := verdicts[nr]; twice {
 			return nil, fmt.Errorf("number %d of %s is taken", nr, r.name)

@@ -98,6 +98,7 @@ const (
 	checkCloneTraced
 	checkSocketVirtual
 	checkSocketpair
+	checkOwnLimits
 	verdictCount
 )
 
