@@ -17,6 +17,12 @@ const (
 	tioclinux = 0x541c
 )
 
+// Requests that set who gets the signals of a socket or terminal, by a pointer to its number.
+const (
+	fiosetown = 0x8901
+	siocspgrp = 0x8902
+)
+
 // Options of prctl(2) that change what becomes of capabilities with another id.
 const (
 	prSetKeepCaps   = 8
@@ -66,6 +72,9 @@ func argumentCheck(v verdict, o Options) []insn {
 		}
 	case checkSocketpair:
 		return append([]insn{arg(0), {code: jeq, k: afUnix, jt: 1}, {code: ret, k: retEPERM}}, streamOnly()...)
+	case checkOwner:
+		const setOwn, setOwnEx = 8, 15 // F_SETOWN, F_SETOWN_EX
+		return oneOf(arg(1), []uint32{setOwn, setOwnEx}, retNotify, retAllow)
 	case checkOwnLimits:
 		return oneOf(arg(0), []uint32{0}, retAllow, retEPERM) // 0: the caller
 	case checkSocketVirtual:
@@ -111,7 +120,11 @@ func argumentCheck(v verdict, o Options) []insn {
 	case notifyPrctl:
 		return oneOf(arg(0), []uint32{prSetKeepCaps, prSetSecureBits}, retNotify, retAllow)
 	case checkIoctl:
-		return oneOf(arg(1), []uint32{tiocsti, tioclinux}, retEPERM, retAllow)
+		refused := []uint32{tiocsti, tioclinux}
+		if o.Virtual {
+			refused = append(refused, fiosetown, siocspgrp)
+		}
+		return oneOf(arg(1), refused, retEPERM, retAllow)
 	default:
 		return []insn{{code: ret, k: retEPERM}}
 	}

@@ -99,6 +99,7 @@ const (
 	checkSocketVirtual
 	checkSocketpair
 	checkOwnLimits
+	checkOwner
 	verdictCount
 )
 

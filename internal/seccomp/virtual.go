@@ -40,6 +40,8 @@ func virtual(name string, v verdict) verdict {
 		"setpriority", "ioprio_set", "sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr",
 		"migrate_pages", "move_pages":
 		return notify
+	case "fcntl", "fcntl64": // who is signalled for a file may be anybody
+		return checkOwner
 	case "prctl":
 		return notifyPrctlAll
 	case "getrlimit", "setrlimit":

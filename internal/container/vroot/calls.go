@@ -178,6 +178,8 @@ func (e *engine) answerProcess() answer {
 		return e.answerTraced()
 	case syscall.SYS_BIND:
 		return e.bind()
+	case syscall.SYS_FCNTL:
+		return e.fcntl()
 	case syscall.SYS_KILL:
 		return e.kill(arg32(a[0]), a[1])
 	case syscall.SYS_SETPRIORITY:

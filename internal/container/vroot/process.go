@@ -133,6 +133,23 @@ func (e *engine) kill(pid int, sig uint64) answer {
 	return fails(syscall.ESRCH)
 }
 
+// fcntl answers F_SETOWN, which has the kernel send signals of the process's choice, and
+// F_SETOWN_EX, whose argument could change while it is looked at.
+func (e *engine) fcntl() answer {
+	const setOwn = 8
+	a := &e.call.Args
+	switch pid := arg32(a[2]); {
+	case arg32(a[1]) != setOwn:
+		return fails(syscall.EPERM)
+	case pid < -1:
+		return e.kill(pid, 0)
+	case pid == -1:
+		return fails(syscall.ESRCH)
+	default:
+		return e.ofStep(pid)
+	}
+}
+
 // killAll is kill(2) of -1: all processes but the caller.
 func (e *engine) killAll(sig syscall.Signal) answer {
 	own := e.leader(e.call.PID)
