@@ -106,7 +106,7 @@ const (
 func bareLack(l userns.Level) string {
 	const shared = "without namespaces they share the container's network, host name, IPC and process numbers"
 	if l == userns.LevelVroot {
-		return shared + ", cannot trace processes or have sockets with a name, and are slower (experimental); see docs/unprivileged.md"
+		return shared + ", cannot trace processes or have Unix sockets, and are slower (experimental); see docs/unprivileged.md"
 	}
 	return shared + ", and have no /proc; see docs/unprivileged.md"
 }

@@ -92,7 +92,7 @@ func refusals() map[string]refusal {
 		"source-policy-file":   {why: "source policies are not supported; name bases and downloads by digest"},
 		"squash":               {why: "layers are kept as instructions make them; FROM scratch and COPY --from=STAGE / / has one layer", accept: no, alone: "true"},
 		"stage-labels":         {why: "stages make no images; name one with --target and --tag", accept: no, alone: "true"},
-		"timestamp":            {why: "--source-date-epoch SECONDS sets the times of the image, and the latest of files"},
+		"timestamp":            {why: "--source-date-epoch SECONDS sets the times of the image, and with --output …,rewrite-timestamp=true the latest of files"},
 		"unsetannotation":      {why: "annotations of the base are not taken over"},
 		"unsetenv":             {why: noRemoval},
 		"unsetlabel":           {why: noRemoval},

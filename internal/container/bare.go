@@ -45,7 +45,7 @@ const bareCaps = keepCaps &^ (1 << unix.CAP_SYS_CHROOT)
 // bareFilters memoizes the filters, with a network and without.
 var bareFilters = sync.OnceValues(func() (out [2][]byte, err error) {
 	for i := range out {
-		out[i], err = seccomp.Program(seccomp.Options{Caps: bareCaps, NoNetwork: i == 1})
+		out[i], err = seccomp.Program(seccomp.Options{Caps: bareCaps, NoNetwork: i == 1, OwnLimits: true})
 		if err != nil {
 			return out, err
 		}

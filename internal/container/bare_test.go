@@ -59,7 +59,7 @@ func TestBarePosture(t *testing.T) {
 		"call unshare user": "EPERM", "call unshare mount": "EPERM", "call mount": "EPERM", "call umount": "EPERM", "call bpf": "EPERM", "call keyctl": "EPERM",
 		"call io_uring": "EPERM", "call userfaultfd": "EPERM", "call perf_event_open": "EPERM", "call open_tree": "EPERM", "call setns": "EPERM",
 		"call TIOCSTI": "EPERM", "call ptrace init": "EPERM", "call mknod": "EPERM", "call sethostname": "EPERM", "call reboot": "EPERM",
-		"call socket raw": "EPERM", "call chroot": "EPERM", "call kill 1": "EPERM", "call ptrace parent": "EPERM", "call kill parent": "EPERM",
+		"call socket raw": "EPERM", "call chroot": "EPERM", "call kill 1": "EPERM", "call ptrace parent": "EPERM", "call kill parent": "EPERM", "call limit by number": "EPERM",
 		"call chown": "ok", "abstract socket": "EPERM", "port": "ok", "own port": "ok",
 	}
 	for _, c := range []struct {

@@ -147,6 +147,8 @@ func (f findings) calls() {
 	call("kill 1", unix.SYS_KILL, 1, 0, 0)
 	call("kill parent", unix.SYS_KILL, parent, 0, 0)
 	call("ptrace parent", unix.SYS_PTRACE, unix.PTRACE_SEIZE, parent, 0)
+	var limit unix.Rlimit // of this process: a parent is not to be harmed
+	call("limit by number", unix.SYS_PRLIMIT64, uintptr(os.Getpid()), unix.RLIMIT_CORE, uintptr(unsafe.Pointer(&limit)))
 	if os.Getuid() == 0 {
 		call("chown", unix.SYS_FCHOWNAT, uintptr(0xffffff9c), path, 0)
 	}

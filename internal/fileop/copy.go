@@ -401,9 +401,13 @@ func (k *copier) xattrs(i item, to string) error {
 }
 
 // listed gives the attributes of a listed file, in order, under the names that they are
-// kept under.
+// kept under. What would be taken for a note of this program is left out: who writes the
+// files of a build context would choose owners, and make devices of files.
 func (k *copier) listed(all map[string]string, set func(name string, value []byte) error) error {
 	for _, n := range slices.Sorted(maps.Keys(all)) {
+		if layer.OwnAttribute(n) {
+			continue
+		}
 		if as, ok := k.attribute(n); ok {
 			if err := set(as, []byte(all[n])); err != nil {
 				return err

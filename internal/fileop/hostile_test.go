@@ -14,11 +14,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/fileop/action"
 	"build.stacker.dev/internal/rootfs"
+	"build.stacker.dev/internal/source/localtree"
 )
 
 // open opens a new directory as a root.
@@ -205,5 +208,38 @@ func TestSparse(t *testing.T) {
 	b.WriteString("cut off")
 	if err := Extract(t.Context(), bytes.NewReader(b.Bytes()), open(t, t.TempDir())); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("an archive that is cut off: %v, want %v", err, io.ErrUnexpectedEOF)
+	}
+}
+
+// TestListedNotes copies a file of a build context whose attributes are called like notes of
+// this program: they would make another owner of it, or a device.
+func TestListedNotes(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	notes := map[string]string{"user.keep": "1", "user.rootlesscontainers": "\x08\x07\x10\x07", "user.stacker.node": "b 8 0 666", "user.stacker.capability": "x", "user.stacker.acl_access": "x"}
+	d, err := NewDraft(DraftOptions{Now: time.Unix(0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	entries := []localtree.Entry{{Mode: unix.S_IFDIR | 0o755}, {Path: "f", Mode: unix.S_IFREG | 0o600, Digest: digest.FromString(""), Xattrs: notes}}
+	o := Options{Draft: d, Inputs: map[int]*Tree{1: ListTree(entries, open(t, dir), "", "")}}
+	none := uint32(0)
+	if err := Do(t.Context(), o, []action.Action{{Copy: &action.Copy{Input: 1, Src: "/f", Dest: "/f", Mode: &none}}}); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, _, err := d.Archive(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	h, err := tar.NewReader(&b).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprintf("%s %c %d:%d %v", h.Name, h.Typeflag, h.Uid, h.Gid, h.PAXRecords)
+	if want := "f 0 0:0 map[SCHILY.xattr.user.keep:1]"; got != want {
+		t.Errorf("entry = %s, want %s", got, want)
 	}
 }

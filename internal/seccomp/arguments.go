@@ -17,6 +17,12 @@ const (
 	tioclinux = 0x541c
 )
 
+// Requests that set who gets the signals of a socket or terminal, by a pointer to its number.
+const (
+	fiosetown = 0x8901
+	siocspgrp = 0x8902
+)
+
 // Options of prctl(2) that change what becomes of capabilities with another id.
 const (
 	prSetKeepCaps   = 8
@@ -65,14 +71,21 @@ func argumentCheck(v verdict, o Options) []insn {
 			{code: ret, k: retAllow},
 		}
 	case checkSocketpair:
-		return streamOnly()
+		return append([]insn{arg(0), {code: jeq, k: afUnix, jt: 1}, {code: ret, k: retEPERM}}, streamOnly()...)
+	case checkOwner:
+		const setOwn, setOwnEx = 8, 15 // F_SETOWN, F_SETOWN_EX
+		return oneOf(arg(1), []uint32{setOwn, setOwnEx}, retNotify, retAllow)
+	case checkOwnLimits:
+		return oneOf(arg(0), []uint32{0}, retAllow, retEPERM) // 0: the caller
 	case checkSocketVirtual:
 		families := []uint32{afInet, afInet6, afNetlink}
 		if o.NoNetwork {
 			families = nil
 		}
-		unix := append([]insn{arg(0), {code: jeq, k: afUnix, jf: 6}}, streamOnly()...)
-		return append(unix, oneOf(arg(0), families, retAllow, retEPERM)...)
+		// A Unix socket could connect to any name outside: the listener can look at the
+		// address, but another thread can change it before the kernel reads it again.
+		unix := []insn{arg(0), {code: jeq, k: afUnix, jf: 1}, {code: ret, k: retNoUnix}}
+		return append(unix, oneOf(insn{}, families, retAllow, retEPERM)[1:]...)
 	case notifyPrctlAll:
 		return oneOf(arg(0), []uint32{prSetDumpable, prSetKeepCaps, prCapbsetRead, prCapbsetDrop, prSetSecureBits, prCapAmbient}, retNotify, retAllow)
 	case checkSocket:
@@ -107,13 +120,17 @@ func argumentCheck(v verdict, o Options) []insn {
 	case notifyPrctl:
 		return oneOf(arg(0), []uint32{prSetKeepCaps, prSetSecureBits}, retNotify, retAllow)
 	case checkIoctl:
-		return oneOf(arg(1), []uint32{tiocsti, tioclinux}, retEPERM, retAllow)
+		refused := []uint32{tiocsti, tioclinux}
+		if o.Virtual {
+			refused = append(refused, fiosetown, siocspgrp)
+		}
+		return oneOf(arg(1), refused, retEPERM, retAllow)
 	default:
 		return []insn{{code: ret, k: retEPERM}}
 	}
 }
 
-// streamOnly returns the code, of six instructions, that refuses sockets of messages
+// streamOnly returns the code that refuses sockets of messages
 // without a connection: each message can be sent to another name, which no listener sees
 // unless it looks at every message.
 func streamOnly() []insn {

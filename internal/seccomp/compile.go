@@ -45,6 +45,7 @@ const (
 	retAllow  = 0x7fff0000
 	retEPERM  = retErrno | 1
 	retNoType = retErrno | 94 // ESOCKTNOSUPPORT
+	retNoUnix = retErrno | 97 // EAFNOSUPPORT
 	retENOSYS = retErrno | 38
 )
 
@@ -102,6 +103,9 @@ func spansOf(rows []row, a arch, o Options) ([]span, error) {
 		}
 		if o.Virtual {
 			v = virtual(r.name, v)
+		}
+		if o.OwnLimits && r.name == "prlimit64" {
+			v = checkOwnLimits
 		}
 		nr := uint32(r.nr[a])
 		if _, twice := verdicts[nr]; twice {

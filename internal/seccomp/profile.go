@@ -98,6 +98,8 @@ const (
 	checkCloneTraced
 	checkSocketVirtual
 	checkSocketpair
+	checkOwnLimits
+	checkOwner
 	verdictCount
 )
 

@@ -42,6 +42,10 @@ type Options struct {
 	// steps whose whole view of files is made by the listener: none of them reaches the
 	// kernel as the step made it. Programs of other architectures cannot run then.
 	Virtual bool
+	// OwnLimits refuses to change limits by the number of a process, for steps that see those
+	// of others: the kernel allows it to who has the same ids, and a process whose limit of
+	// processor time is lowered is killed. landlock does not keep from that.
+	OwnLimits bool
 	// NoNetwork refuses every socket but those of the machine itself (AF_UNIX).
 	NoNetwork bool
 }

@@ -221,6 +221,12 @@ func TestArguments(t *testing.T) {
 	if got := raw.run(t, x8664.audit(), 41, unix.AF_PACKET, 3); got != retAllow {
 		t.Errorf("packet socket with NET_RAW: got %#x, want allow", got)
 	}
+	bare := newMachine(t, "amd64", Options{OwnLimits: true})
+	for pid, want := range map[uint64]uint32{0: retAllow, 1 << 32: retAllow, 7: retEPERM, 1<<32 | 7: retEPERM} {
+		if got := bare.run(t, x8664.audit(), 302, pid, 7); got != want {
+			t.Errorf("limits of process %#x: got %#x, want %#x", pid, got, want)
+		}
+	}
 	old := newMachine(t, "amd64", Options{Socketcall: true})
 	if got := old.run(t, i386.audit(), 102, 1); got != retAllow {
 		t.Errorf("socketcall where wanted: got %#x, want allow", got)

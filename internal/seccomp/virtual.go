@@ -15,6 +15,9 @@ func virtual(name string, v verdict) verdict {
 	case checkClone:
 		return checkCloneTraced
 	case checkSocket:
+		if name == "socketpair" {
+			return checkSocketpair
+		}
 		return checkSocketVirtual
 	}
 	switch name {
@@ -29,7 +32,7 @@ func virtual(name string, v verdict) verdict {
 		"setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
 		"getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr",
 		"execveat", "fchdir", "getcwd", "chroot", "umask",
-		"connect", "bind",
+		"bind",
 		"getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups",
 		"setuid", "setreuid", "setresuid", "setfsuid", "setgid", "setregid", "setresgid", "setfsgid", "setgroups",
 		"capget", "capset", "prlimit64",
@@ -37,12 +40,12 @@ func virtual(name string, v verdict) verdict {
 		"setpriority", "ioprio_set", "sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr",
 		"migrate_pages", "move_pages":
 		return notify
+	case "fcntl", "fcntl64": // who is signalled for a file may be anybody
+		return checkOwner
 	case "prctl":
 		return notifyPrctlAll
 	case "getrlimit", "setrlimit":
 		return notifyLimit
-	case "socketpair":
-		return checkSocketpair
 	case "ptrace", "process_vm_readv", "process_vm_writev", "userfaultfd", "uselib", "acct", "quotactl", "swapon", "swapoff",
 		"name_to_handle_at", "fanotify_mark", "process_mrelease":
 		return eperm

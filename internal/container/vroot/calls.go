@@ -176,8 +176,10 @@ func (e *engine) answerProcess() answer {
 		return e.prctl()
 	case sysExecveat, syscall.SYS_FCHDIR:
 		return e.answerTraced()
-	case syscall.SYS_CONNECT, syscall.SYS_BIND:
-		return e.unixSocket(e.call.NR == syscall.SYS_CONNECT)
+	case syscall.SYS_BIND:
+		return e.bind()
+	case syscall.SYS_FCNTL:
+		return e.fcntl()
 	case syscall.SYS_KILL:
 		return e.kill(arg32(a[0]), a[1])
 	case syscall.SYS_SETPRIORITY:

@@ -20,11 +20,11 @@
 //
 // What differs from a container:
 //
-//   - processes, abstract sockets, the network and System V objects are those of outside, as
+//   - processes, the network and System V objects are those of outside, as
 //     far as the filter and a landlock domain do not keep the step from them; /proc shows
 //     the processes of the step only, but has the others' numbers in its listing;
 //   - a process cannot trace another, and cannot run programs of another architecture;
-//   - sockets have no names in the file system, and files cannot be watched;
+//   - there are no Unix sockets but pairs, and files cannot be watched;
 //   - owners of links, FIFOs and sockets are forgotten at the end of the step;
 //   - /dev has what Devices says, and no terminals but the step's own.
 //
