@@ -66,7 +66,7 @@ func prepare(home string) error {
 	if err := os.Chmod(home, 0o755); err != nil {
 		return err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(home, "bin", "stacker"), "build.stacker.dev/cmd/stacker")
+	build := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", filepath.Join(home, "bin", "stacker"), "build.stacker.dev/cmd/stacker")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build stacker: %w\n%s", err, out)

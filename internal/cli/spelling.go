@@ -45,7 +45,7 @@ func newSpelling(root *cobra.Command) spelling {
 var ofImg = map[string]struct {
 	name string
 	but  []string
-}{"-d": {"debug", []string{"fmt", "recursive-build"}}, "-s": {"state", []string{"convert"}}, "--no-console": {"progress=plain", nil}}
+}{"-d": {"debug", []string{"fmt", "publish", "recursive-build"}}, "-s": {"state", []string{"convert"}}, "--no-console": {"progress=plain", nil}}
 
 // normal spells a command line as the parser of flags wants it. What chroot runs
 // is not ours to spell.
