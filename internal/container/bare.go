@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 
@@ -179,25 +178,10 @@ func (b *Bare) run(ctx context.Context, r *run) (Exit, error) {
 func (b *Bare) start() (*initProcess, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	here, there, err := controlSocket()
-	if err != nil {
-		return nil, err
-	}
-	defer there.Close()
-	p, err := b.spawn(here, []*os.File{null, null, null, there})
-	if err != nil {
-		_ = here.Close()
-		return nil, err
-	}
-	return p, nil
+	return connected(b.spawn)
 }
 
-func (b *Bare) spawn(here *net.UnixConn, files []*os.File) (*initProcess, error) {
+func (b *Bare) spawn(files []*os.File) (*os.Process, error) {
 	proc, err := os.StartProcess("/proc/self/exe", []string{initproc.Name}, &os.ProcAttr{Env: initEnv(), Files: files})
 	if err != nil {
 		return nil, fmt.Errorf("start step: %w", err)
@@ -208,5 +192,5 @@ func (b *Bare) spawn(here *net.UnixConn, files []*os.File) (*initProcess, error)
 		b.running = map[int]bool{}
 	}
 	b.running[proc.Pid] = true
-	return &initProcess{proc: proc, control: here}, nil
+	return proc, nil
 }

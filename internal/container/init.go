@@ -54,6 +54,16 @@ func (p *initProcess) kill() {
 
 // startInit starts such a process.
 func startInit(k initKind) (*initProcess, error) {
+	p, err := connected(func(files []*os.File) (*os.Process, error) { return spawnInit(k, files) })
+	if err != nil {
+		return nil, err
+	}
+	p.kind = k
+	return p, nil
+}
+
+// connected starts an init by spawn, with no standard streams and a control socket.
+func connected(spawn func(files []*os.File) (*os.Process, error)) (*initProcess, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -65,13 +75,12 @@ func startInit(k initKind) (*initProcess, error) {
 	}
 	// Only init has its end of the socket afterwards: it goes when init goes.
 	defer there.Close()
-	files := []*os.File{null, null, null, there}
-	proc, err := spawnInit(k, files)
+	proc, err := spawn([]*os.File{null, null, null, there})
 	if err != nil {
 		_ = here.Close()
 		return nil, err
 	}
-	return &initProcess{proc: proc, control: here, kind: k}, nil
+	return &initProcess{proc: proc, control: here}, nil
 }
 
 func spawnInit(k initKind, files []*os.File) (*os.Process, error) {

@@ -82,27 +82,18 @@ func endVirtual(p *initProcess) {
 
 // startVirtual starts an init without namespaces.
 func startVirtual() (*initProcess, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	here, there, err := controlSocket()
-	if err != nil {
-		return nil, err
-	}
-	defer there.Close()
-	proc, err := os.StartProcess("/proc/self/exe", []string{initproc.Name}, &os.ProcAttr{
-		Env:   []string{"GOMAXPROCS=4", "GOGC=400", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
-		Files: []*os.File{null, null, null, there},
-		// A group of its own: what a terminal sends to this one is not for it.
-		Sys: &syscall.SysProcAttr{Setpgid: true},
+	return connected(func(files []*os.File) (*os.Process, error) {
+		proc, err := os.StartProcess("/proc/self/exe", []string{initproc.Name}, &os.ProcAttr{
+			Env:   []string{"GOMAXPROCS=4", "GOGC=400", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
+			Files: files,
+			// A group of its own: what a terminal sends to this one is not for it.
+			Sys: &syscall.SysProcAttr{Setpgid: true},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("start step: %w", err)
+		}
+		return proc, nil
 	})
-	if err != nil {
-		_ = here.Close()
-		return nil, fmt.Errorf("start step: %w", err)
-	}
-	return &initProcess{proc: proc, control: here}, nil
 }
 
 // prepareVirtual opens what the step sees, and says what init is to do.

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/layer"
-	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/source/localtree"
 )
 
@@ -249,30 +248,7 @@ func (h *hand) attributesOf(in int, l *loaded) error {
 		l.atime = l.node.mtime
 	}
 	l.node.mode = h.mode(st.Mode)
-	if h.src.entries != nil {
-		return h.listed(l.item.info.xattrs, l.node.setXattr)
-	}
-	names, err := rootfs.Flistxattr(in)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list attributes: %w", err)
-	}
-	for _, n := range names {
-		as, ok := h.attribute(n)
-		if !ok {
-			continue
-		}
-		v, err := rootfs.Fgetxattr(in, n)
-		if err != nil {
-			return fmt.Errorf("read attribute %s: %w", n, err)
-		}
-		if err := l.node.setXattr(as, v); err != nil {
-			return err
-		}
-	}
-	return nil
+	return h.eachXattr(l.item, in, l.node.setXattr)
 }
 
 // streamed is a file that is too large to be held. It can only be written.

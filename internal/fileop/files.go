@@ -284,11 +284,16 @@ func (h *hand) fchown(fd int, o owner, st unix.Stat_t) error {
 
 // fxattrs is xattrs between open files.
 func (h *hand) fxattrs(i *item, in, out int) error {
+	return h.eachXattr(i, in, func(name string, value []byte) error {
+		_ = rootfs.Fsetxattr(out, name, value)
+		return nil
+	})
+}
+
+// eachXattr calls set with the attributes that the copy of an open file gets.
+func (h *hand) eachXattr(i *item, in int, set func(name string, value []byte) error) error {
 	if h.src.entries != nil {
-		return h.listed(i.info.xattrs, func(name string, value []byte) error {
-			_ = unix.Fsetxattr(out, name, value, 0)
-			return nil
-		})
+		return h.listed(i.info.xattrs, set)
 	}
 	names, err := rootfs.Flistxattr(in)
 	if errors.Is(err, unix.ENOTSUP) {
@@ -306,7 +311,9 @@ func (h *hand) fxattrs(i *item, in, out int) error {
 		if err != nil {
 			return fmt.Errorf("read attribute %s: %w", n, err)
 		}
-		_ = rootfs.Fsetxattr(out, as, v)
+		if err := set(as, v); err != nil {
+			return err
+		}
 	}
 	return nil
 }
