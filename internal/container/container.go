@@ -221,6 +221,24 @@ func (r *run) close() {
 	}
 }
 
+// findPlaces finds where the mounts go, makes what is missing for them, and tells who
+// wants to know that the root is ready.
+func (r *run) findPlaces(sources []source) ([]target, error) {
+	view, err := openView(&r.spec)
+	if err != nil {
+		return nil, err
+	}
+	r.view = view
+	targets, touched, err := prepare(view, &r.spec, sources)
+	if err != nil {
+		return nil, err
+	}
+	if r.spec.OnReady != nil {
+		err = r.spec.OnReady(touched)
+	}
+	return targets, err
+}
+
 // prepare makes the mounts and says what init is to do.
 func (r *run) prepare() error {
 	s := &r.spec
@@ -231,19 +249,9 @@ func (r *run) prepare() error {
 	for _, src := range sources {
 		r.own(src.tree)
 	}
-	view, err := openView(s)
+	targets, err := r.findPlaces(sources)
 	if err != nil {
 		return err
-	}
-	r.view = view
-	targets, touched, err := prepare(view, s, sources)
-	if err != nil {
-		return err
-	}
-	if s.OnReady != nil {
-		if err := s.OnReady(touched); err != nil {
-			return err
-		}
 	}
 	root, err := mountRoot(s)
 	if err != nil {

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/container/initproc"
-	"build.stacker.dev/internal/rootfs"
 	"build.stacker.dev/internal/seccomp"
 )
 
@@ -119,19 +118,9 @@ func (r *run) prepareVirtual() error {
 		r.own(src.tree)
 		sources = append(sources, src)
 	}
-	view, err := rootfs.Open(s.Root)
+	targets, err := r.findPlaces(sources)
 	if err != nil {
 		return err
-	}
-	r.view = view
-	targets, touched, err := prepare(view, s, sources)
-	if err != nil {
-		return err
-	}
-	if s.OnReady != nil {
-		if err := s.OnReady(touched); err != nil {
-			return err
-		}
 	}
 	root, err := openPath(s.Root)
 	if err != nil {
