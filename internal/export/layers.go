@@ -58,11 +58,16 @@ func (e *Exporter) baseLayer(ctx context.Context, l cache.Layer, to transfer.Des
 	d := *l.Blob
 	d.MediaType = image.OCIMediaType(d.MediaType)
 	d.URLs = nil
-	if v, ok := to.(*virtual); ok {
+	v, remote := to.(*virtual)
+	if remote && !e.Images.Here(l.Origin, d) {
+		// What a registry has and nobody reads stays unread; Open verifies the others.
 		return d, v.reference(d, l)
 	}
 	if err := e.verify(ctx, l); err != nil {
 		return d, err
+	}
+	if remote {
+		return d, v.reference(d, l)
 	}
 	has, err := to.Has(ctx, d)
 	if err != nil || has {

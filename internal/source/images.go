@@ -305,6 +305,11 @@ func (s *Images) Layer(ctx context.Context, origin string, insecure bool, d ocis
 	return f, err
 }
 
+// Here tells whether Layer opens the blob without asking a registry.
+func (s *Images) Here(origin string, d ocispec.Descriptor) bool {
+	return !strings.HasPrefix(strings.TrimPrefix(origin, CachePrefix), DockerPrefix) || s.Blobs.Has(d)
+}
+
 // Open is Layer, verified while it is read.
 func (s *Images) Open(ctx context.Context, origin string, insecure bool, d ocispec.Descriptor) (io.ReadCloser, error) {
 	f, err := s.Layer(ctx, origin, insecure, d, nil)
