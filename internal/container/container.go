@@ -176,7 +176,7 @@ func check(s *Spec) error {
 		return fmt.Errorf("network %q is not known: use %q or %q", string(s.Network), NetworkHost, NetworkNone)
 	case s.Terminal && s.OnConsole == nil:
 		return errors.New("a terminal needs somebody to take its other end")
-	case s.SingleID && !s.supervised() && (s.UID != 0 || s.GID != 0):
+	case s.SingleID && !s.Supervised() && (s.UID != 0 || s.GID != 0):
 		return fmt.Errorf("user %d:%d cannot be used: only one id is available here; give this user subordinate ids (/etc/subuid)", s.UID, s.GID)
 	}
 	return nil
@@ -298,7 +298,7 @@ func (r *run) describe(targets []target) {
 		Args: s.Args, Env: environment(s.Env), Dir: s.Dir, Hostname: s.Hostname,
 		UID: s.UID, GID: s.GID, Groups: s.Groups, SingleID: s.SingleID,
 		Privileged: s.Privileged, NoNewPrivs: s.NoNewPrivs, Terminal: s.Terminal,
-		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: initproc.DefaultShm, Supervised: s.supervised(),
+		OwnNetwork: s.Network == NetworkNone, Caps: keepCaps, ShmSize: initproc.DefaultShm, Supervised: s.Supervised(),
 	}
 	if s.Hostname == "" {
 		r.step.Hostname = "stacker"

@@ -68,8 +68,8 @@ type Spec struct {
 	Limits  []Limit
 }
 
-// supervised tells whether the step's ids are played.
-func (s *Spec) supervised() bool { return s.SingleID && !s.Privileged && !s.SeccompOff }
+// Supervised tells whether the step's ids are played, and its notes of owners guarded.
+func (s *Spec) Supervised() bool { return s.SingleID && !s.Privileged && !s.SeccompOff }
 
 // Mount shows something of the outside, or a tmpfs, in the step.
 type Mount struct {

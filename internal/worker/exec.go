@@ -100,6 +100,11 @@ func (s *server) execOnce(ctx context.Context, c *call, r ExecRequest) (out Exec
 	if err := hide(a.Upper, r.Hidden); err != nil {
 		return out, err
 	}
+	if !spec.Supervised() {
+		if err := layer.DropForged(ctx, a.Upper, a.Lowers); err != nil {
+			return out, err
+		}
+	}
 	if err := layer.DropUnchanged(ctx, a.Upper, a.Lowers); err != nil {
 		return out, err
 	}
