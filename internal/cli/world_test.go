@@ -60,7 +60,7 @@ func worldOf(ts *testscript.TestScript) *world {
 }
 
 // patience is how long to wait for what must come soon, on a busy machine too.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // cmdRegistry starts an empty registry and sets REGISTRY to its host and port:
 // registry [USER PASSWORD].
