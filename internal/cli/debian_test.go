@@ -48,6 +48,8 @@ func TestDebian(t *testing.T) {
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		need(t, "install mmdebstrap")
 	}
+	users := map[string]account{plainUser: ensureUser(t, plainUser, true), singleUser: ensureUser(t, singleUser, false)}
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "stacker-debian-")
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +64,7 @@ func TestDebian(t *testing.T) {
 		t.Fatalf("mmdebstrap: %v\n%s", err, out)
 	}
 	asRoot := debianLayer(t, dir, "root", 0, 0)
-	for _, name := range []string{plainUser, singleUser} {
-		u := ensureUser(t, name, name == plainUser)
+	for name, u := range users {
 		if got := debianLayer(t, dir, name, u.uid, u.gid); got != asRoot {
 			t.Errorf("root and %s got different layers:\n%s", name, firstDifference(asRoot, got))
 		}

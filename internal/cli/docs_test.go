@@ -26,6 +26,7 @@ func TestDocs(t *testing.T) {
 	if err != nil || len(files) < 3 {
 		t.Fatalf("no examples: %v, %v", files, err)
 	}
+	t.Parallel()
 	for _, f := range append(files, "../../docs/tutorial.md") {
 		t.Run(strings.Trim(strings.TrimSuffix(strings.TrimSuffix(f, ".md"), "/README"), "./"), func(t *testing.T) {
 			name := filepath.Base(filepath.Dir(f))

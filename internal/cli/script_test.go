@@ -241,8 +241,9 @@ func TestScripts(t *testing.T) {
 // every script, whatever it did, no process and no mount may be left. COMMON is a
 // directory that all levels share.
 func setup(e *testscript.Env, home string) error {
-	// What a script shows to other users: its own directory is closed to them.
-	shared, err := os.MkdirTemp("", "stacker-shared-")
+	// What a script shows to other users: its own directory is closed to them. Sockets lie there
+	// too, whose names have 107 bytes at most: that of TMPDIR may be long.
+	shared, err := os.MkdirTemp("/tmp", "stacker-shared-")
 	if err != nil {
 		return err
 	}
