@@ -63,7 +63,7 @@ var imports = map[string]string{
 	"internal/frontend/llb":         "internal/fileop/action internal/graph",
 	"internal/fileop":               "internal/compress internal/fileop/action internal/layer internal/layer/record internal/rootfs internal/source/localtree",
 	"internal/fileop/action":        "",
-	"internal/frontend/stackerfile": "internal/graph internal/nearest internal/source",
+	"internal/frontend/stackerfile": "internal/graph internal/nearest internal/reference internal/source",
 	"internal/frontend/convert":     "internal/frontend/stackerfile",
 	"internal/graph":                "internal/fileop/action",
 	"internal/solve":                "internal/cache internal/graph",

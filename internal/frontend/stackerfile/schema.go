@@ -85,7 +85,7 @@ const SchemaID = "https://build.stacker.dev/schema/stacker.json"
 func Schema() ([]byte, error) {
 	from := object("The base of a stage.", fromFields, "type")
 	from["allOf"] = []schema{
-		needs("docker", "url", schema{"pattern": ":"}),
+		needs("docker", "url", schema{"minLength": 1}),
 		needs("oci", "url", schema{"pattern": "[^:]:."}),
 		needs("tar", "url", schema{"minLength": 1}),
 		needs("built", "tag", schema{"minLength": 1}),

@@ -9,6 +9,9 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"build.stacker.dev/internal/reference"
+	"build.stacker.dev/internal/source"
 )
 
 var fromTypes = []string{"docker", "oci", "tar", "built", "scratch", "dockerfile"}
@@ -49,8 +52,12 @@ func (d *decoder) checkFrom(n *node, f *From, at map[string]*node) {
 			d.fail(v, "write the name of another layer in tag:", "from tag cannot be empty for image type 'built'")
 		}
 	case "docker":
-		if v := place("url"); f.URL == "" || !strings.Contains(f.URL, ":") {
-			d.fail(v, "write url: docker://HOST/REPOSITORY:TAG", "from url is no image for image type 'docker': %q", short(f.URL))
+		v := place("url")
+		if strings.HasPrefix(f.URL, source.DockerPrefix) || strings.HasPrefix(f.URL, source.LayoutPrefix) {
+			return
+		}
+		if _, err := reference.Parse(f.URL); err != nil {
+			d.fail(v, "write url: docker://HOST/REPOSITORY:TAG, or the NAME:TAG of a local image", "from url is no image for image type 'docker': %v", err)
 		}
 	case "oci":
 		v := place("url")

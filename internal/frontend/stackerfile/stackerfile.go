@@ -166,7 +166,7 @@ type From struct {
 	// Type is docker, oci, tar, built, scratch or dockerfile.
 	Type string
 	// URL is the text of `url`, for docker, oci and tar. A docker URL is
-	// `docker://reference`, or another transport's name, a colon and its rest; an
+	// `docker://reference`, `oci:` and an oci URL, or an image's plain name; an
 	// oci URL is a path, a colon and a tag; a tar URL is as an import's path.
 	URL string
 	// Tag is the name of the stage (built).

@@ -92,7 +92,7 @@ var stageFields = []field[Stage]{
 
 var fromFields = []field[From]{
 	{"type", "Kind of the base.", oneOf(fromTypes...), func(d *decoder, f *From, v *node) { f.Type, _ = d.text(v, "type") }},
-	{"url", "The base: docker://HOST/REPOSITORY:TAG@DIGEST, DIRECTORY:TAG of an OCI layout, or the path or URL of an archive.", text, func(d *decoder, f *From, v *node) {
+	{"url", "The base: docker://HOST/REPOSITORY:TAG@DIGEST or the name of a local image, DIRECTORY:TAG of an OCI layout, or the path or URL of an archive.", text, func(d *decoder, f *From, v *node) {
 		f.URL, _ = d.text(v, "url")
 	}},
 	{"tag", "Name of the stage that is the base (type built).", text, func(d *decoder, f *From, v *node) { f.Tag, _ = d.text(v, "tag") }},
