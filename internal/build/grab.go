@@ -18,15 +18,30 @@ import (
 )
 
 // Grab copies a file or directory of a root file system into dir, as the user's
-// own. Modes are kept, without set-user-id bits; devices are left out. The copy
+// own. Modes and user.* attributes are kept, set-user-id bits and devices left out. The copy
 // stays inside dir whatever links the tree holds.
 func (b *Builder) Grab(ctx context.Context, r cache.Result, from, dir string) error {
 	name := path.Base(path.Clean("/" + from))
 	if name == "/" {
 		name = "rootfs"
 	}
-	_, err := b.copyOut(ctx, r.Layers, from, dir, name)
-	return err
+	return b.copyOut(ctx, r.Layers, from, dir, &copies{top: name})
+}
+
+// UnpackOptions say how files are unpacked for the user.
+type UnpackOptions struct {
+	// Capabilities keeps those of files (security.capability), which only root may set.
+	Capabilities bool
+}
+
+// UnpackTo copies all files of an image into dir as Grab does, and tells what they lost.
+func (b *Builder) UnpackTo(ctx context.Context, layers []cache.Layer, dir string, o UnpackOptions) (Lost, error) {
+	c := &copies{top: ".", opt: o}
+	if len(layers) == 0 {
+		return c.lost, nil
+	}
+	err := b.copyOut(ctx, layers, "/", dir, c)
+	return c.lost, err
 }
 
 // WriteDir implements export.Files: Grab of what a directory holds, or of a file,
@@ -48,7 +63,9 @@ func (b *Builder) WriteDir(ctx context.Context, layers []cache.Layer, from, dir 
 	if kinds[0] == worker.OtherFile {
 		top = path.Base(from)
 	}
-	return b.copyOut(ctx, layers, from, dir, top)
+	c := &copies{top: top}
+	err = b.copyOut(ctx, layers, from, dir, c)
+	return c.names, err
 }
 
 // Unpack implements export.Files.
@@ -70,77 +87,108 @@ func (b *Builder) WriteTar(ctx context.Context, layers []cache.Layer, from strin
 	return w.ReadTar(ctx, worker.ReadTarRequest{Lower: trees, Path: from}, out)
 }
 
-// copyOut copies from as top into dir, and names what is there now.
-func (b *Builder) copyOut(ctx context.Context, layers []cache.Layer, from, dir, top string) ([]string, error) {
+// copies are files on their way out of a root file system.
+type copies struct {
+	top   string // the name in root of what is copied; "." for what it holds
+	opt   UnpackOptions
+	root  *os.Root
+	names []string // what is there now
+	lost  Lost
+}
+
+// copyOut copies from into dir.
+func (b *Builder) copyOut(ctx context.Context, layers []cache.Layer, from, dir string, c *copies) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", dir, err)
+		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer root.Close()
-	var names []string
+	c.root = root
 	var dirs []func() error
 	err = b.readPick(ctx, &cache.Pick{Layers: layers, Path: from}, func(e entry) error {
-		to := filepath.Join(top, filepath.FromSlash(e.name))
-		after, err := grabEntry(root, top, to, e)
+		to := filepath.Join(c.top, filepath.FromSlash(e.name))
+		after, err := c.entry(to, e)
 		if after != nil {
 			dirs = append(dirs, after)
 		}
-		names = append(names, filepath.ToSlash(to))
+		c.names = append(c.names, filepath.ToSlash(to))
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Modes and times of directories last: they may forbid writing, and writing
 	// into them changes their times.
 	for i := len(dirs) - 1; i >= 0; i-- {
 		if err := dirs[i](); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return names, nil
+	return nil
 }
 
-func grabEntry(root *os.Root, top, to string, e entry) (after func() error, err error) {
+// entry copies one file. after, which may be nil, is what has to be done when all are there.
+func (c *copies) entry(to string, e entry) (after func() error, err error) {
 	mode := e.header.FileInfo().Mode().Perm()
+	if to != "." { // the user's own directory
+		c.lost.note(e.header)
+	}
 	switch e.header.Typeflag {
 	case tar.TypeDir:
-		if info, err := root.Lstat(to); err == nil && !info.IsDir() {
-			_ = root.Remove(to)
-		}
-		if to == "." {
-			return nil, nil // the user's own directory
-		}
-		err := root.Mkdir(to, 0o700)
-		if errors.Is(err, fs.ErrExist) {
-			err = root.Chmod(to, 0o700) // that of the last time may forbid writing
-		}
-		if err != nil {
-			return nil, fmt.Errorf("make directory: %w", err)
-		}
-		return func() error {
-			return errors.Join(root.Chmod(to, mode), root.Chtimes(to, e.header.ModTime, e.header.ModTime))
-		}, nil
+		return c.directory(to, e)
 	case tar.TypeSymlink:
-		_ = root.Remove(to)
-		return nil, root.Symlink(e.header.Linkname, to)
+		_ = c.root.Remove(to)
+		return nil, c.root.Symlink(e.header.Linkname, to)
 	case tar.TypeLink:
-		_ = root.Remove(to)
-		return nil, root.Link(filepath.Join(top, filepath.FromSlash(path.Clean("/"+e.header.Linkname))), to)
+		_ = c.root.Remove(to)
+		return nil, c.root.Link(filepath.Join(c.top, filepath.FromSlash(path.Clean("/"+e.header.Linkname))), to)
 	case tar.TypeReg:
-		_ = root.Remove(to) // a link in its place would be followed
-		f, err := root.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		_ = c.root.Remove(to) // a link in its place would be followed
+		f, err := c.root.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("make file: %w", err)
 		}
 		err = e.copyTo(f)
+		if err == nil {
+			err = c.attributes(f, e.header) // behind the bytes: writing takes capabilities away
+		}
 		if err == nil {
 			err = f.Chmod(mode)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
-		return nil, root.Chtimes(to, e.header.ModTime, e.header.ModTime)
+		return nil, c.root.Chtimes(to, e.header.ModTime, e.header.ModTime)
 	}
 	return nil, nil
+}
+
+func (c *copies) directory(to string, e entry) (after func() error, err error) {
+	if info, err := c.root.Lstat(to); err == nil && !info.IsDir() {
+		_ = c.root.Remove(to)
+	}
+	if to == "." {
+		return nil, nil
+	}
+	err = c.root.Mkdir(to, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		err = c.root.Chmod(to, 0o700) // that of the last time may forbid writing
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
+	if len(e.header.PAXRecords) > 0 {
+		d, err := c.root.Open(to)
+		if err != nil {
+			return nil, fmt.Errorf("open directory: %w", err)
+		}
+		err = c.attributes(d, e.header)
+		_ = d.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return func() error {
+		return errors.Join(c.root.Chmod(to, e.header.FileInfo().Mode().Perm()), c.root.Chtimes(to, e.header.ModTime, e.header.ModTime))
+	}, nil
 }

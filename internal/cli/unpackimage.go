@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"build.stacker.dev/internal/build"
 	"build.stacker.dev/internal/cache"
 	"build.stacker.dev/internal/image"
 	"build.stacker.dev/internal/layout"
@@ -25,8 +26,9 @@ func (a *app) unpackCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unpack IMAGE",
 		Short: "put the files of an image into a new directory",
-		Long: "unpack writes the files as the user's own and keeps their modes, without set-user-id bits; devices\n" +
-			"are left out. Without --output, and with tags of the OCI layout or without arguments, it is unlade.",
+		Long: "unpack writes the files as the user's own and keeps their modes, without set-user-id bits, and their\n" +
+			"user.* attributes; for root their capabilities, too. Devices are left out. What was not kept is told.\n" +
+			"Without --output, and with tags of the OCI layout or without arguments, it is unlade.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("output") && a.tagsOfLayout(cmd.Context(), args) {
 				return a.unlade(cmd.Context(), args)
@@ -93,13 +95,20 @@ func (a *app) unpack(ctx context.Context, o unpackOptions, what string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.unpackLayers(ctx, func(dir string) error {
-		_, err := b.WriteDir(ctx, layersOf(img), "/", dir)
+	var lost build.Lost
+	if err := a.unpackLayers(ctx, func(dir string) (err error) {
+		lost, err = b.UnpackTo(ctx, layersOf(img), dir, build.UnpackOptions{Capabilities: os.Geteuid() == 0})
 		return err
 	}, o.output); err != nil {
 		return fmt.Errorf("unpack %s: %w", what, err)
 	}
-	return a.say("Successfully unpacked rootfs for %s to: %s\n", what, o.output)
+	if err := a.say("Successfully unpacked rootfs for %s to: %s\n", what, o.output); err != nil {
+		return err
+	}
+	if text := lost.String(); text != "" {
+		return a.say("not kept: %s\n", text)
+	}
+	return nil
 }
 
 // unpackLayers fills a directory beside the one wanted, so that this appears whole.

@@ -126,6 +126,9 @@ func readFile(root *rootfs.Root, name string, st unix.Stat_t, out io.Writer) err
 		Typeflag: tar.TypeReg, Name: path.Base(name), Size: st.Size, Mode: int64(st.Mode & 0o7777),
 		Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()), Format: tar.FormatPAX,
 	}
+	if h.PAXRecords, err = userAttributes(int(f.Fd())); err != nil {
+		return err
+	}
 	if err := w.WriteHeader(h); err != nil {
 		return fmt.Errorf("write tar: %w", err)
 	}
@@ -133,4 +136,27 @@ func readFile(root *rootfs.Root, name string, st unix.Stat_t, out io.Writer) err
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	return w.Close()
+}
+
+// userAttributes gives the user's own attributes of an open file as records of a tar.
+func userAttributes(fd int) (map[string]string, error) {
+	names, err := rootfs.Flistxattr(fd)
+	if err != nil {
+		return nil, fmt.Errorf("list attributes: %w", err)
+	}
+	var out map[string]string
+	for _, n := range names {
+		if !strings.HasPrefix(n, "user.") || strings.HasPrefix(n, "user.overlay.") || layer.OwnAttribute(n) {
+			continue
+		}
+		value, err := rootfs.Fgetxattr(fd, n)
+		if err != nil {
+			return nil, fmt.Errorf("read attribute %s: %w", n, err)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out["SCHILY.xattr."+n] = string(value)
+	}
+	return out, nil
 }
