@@ -80,7 +80,7 @@ func init() {
 		}
 		os.Args = os.Args[:1]
 		if this.Bare {
-			ready(enterBare())
+			ready(enterBare(this.SingleID))
 			return
 		}
 		ready(enterWorker(tree))

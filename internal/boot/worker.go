@@ -6,6 +6,7 @@ package boot
 import (
 	"os"
 	"syscall"
+	"unsafe"
 
 	"build.stacker.dev/internal/boot/role"
 	"build.stacker.dev/internal/mount"
@@ -70,13 +71,38 @@ func enterWorker(tree bool) (string, error) {
 // enterBare makes this process what a worker without namespaces needs. It is not killed with
 // the main process: it ends when its socket does, and ends its steps before that. What a
 // step started and left behind becomes its child, to be killed by it.
-func enterBare() (string, error) {
+//
+// single: only the own id is used, also by root.
+func enterBare(single bool) (string, error) {
 	setName(role.WorkerName)
 	if err := prctl(prSubreaper, 1); err != nil {
 		return "become the parent of what steps leave behind", err
 	}
 	syscall.Umask(0)
+	if single && os.Geteuid() == 0 {
+		if err := dropRoot(); err != nil {
+			return "give up what is left of root's capabilities", err
+		}
+	}
 	return "", nil
+}
+
+// dropRoot makes an ordinary user of this process, who has the number 0: all threads, and all that
+// it starts, have no capabilities and get none.
+func dropRoot() error {
+	const setNoNewPrivs = 38
+	if _, _, e := syscall.AllThreadsSyscall6(syscall.SYS_PRCTL, setNoNewPrivs, 1, 0, 0, 0, 0); e != 0 {
+		return e
+	}
+	hdr := struct {
+		version uint32
+		pid     int32
+	}{version: 0x20080522}
+	var none [6]uint32 // effective, permitted, inheritable; twice
+	if _, _, e := syscall.AllThreadsSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&none)), 0); e != 0 {
+		return e
+	}
+	return nil
 }
 
 // attachTree makes the mount that the main process gave the working directory. A

@@ -175,12 +175,13 @@ func namespaces(user bool) []object {
 // namespaces nor mounts.
 func podmanSeccomp(t *testing.T, caps []string) object { return seccompProfile(t, caps, nil) }
 
-func dockerSeccomp(t *testing.T, caps []string) object {
-	return seccompProfile(t, caps, []string{
+// more is refused beside these.
+func dockerSeccomp(t *testing.T, caps []string, more ...string) object {
+	return seccompProfile(t, caps, append([]string{
 		"add_key", "bpf", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "io_uring_enter", "io_uring_register",
 		"io_uring_setup", "keyctl", "mount", "mount_setattr", "move_mount", "open_tree", "pidfd_getfd", "pivot_root", "quotactl", "request_key",
 		"setdomainname", "sethostname", "setns", "umount", "umount2", "unshare",
-	})
+	}, more...))
 }
 
 // seccompProfile turns the profile of the containers tools into what a runtime takes. The calls
@@ -295,6 +296,11 @@ RUN --mount=type=cache,target=/srv/app/cache,uid=1000 --network=none \
     set -e; echo mine > /srv/app/cache/mine; id -u > /srv/app/id; test ! -e /run/secrets/token
 `
 
+// dropCaps is what the options --cap-drop NAME leave of docker's.
+func dropCaps(names ...string) []string {
+	return slices.DeleteFunc(slices.Clone(dockerCaps), func(c string) bool { return slices.Contains(names, c) })
+}
+
 // TestBoxes builds in containers as others make them: the images are the same
 // everywhere.
 func TestBoxes(t *testing.T) {
@@ -305,6 +311,7 @@ func TestBoxes(t *testing.T) {
 		need(t, "install runc")
 	}
 	podmanCaps := []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
+	chrootCaps, lessCaps := dropCaps("NET_RAW", "NET_BIND_SERVICE", "AUDIT_WRITE"), dropCaps("MKNOD")
 	image, want := stackerImage(t, "stacker.yaml"), ""
 	for _, c := range []struct {
 		name string
@@ -320,6 +327,10 @@ func TestBoxes(t *testing.T) {
 		{"root", box{caps: dockerCaps}, "level: root"},
 		{"user", box{uid: 1000, noNew: true}, "level: single"},
 		{"docker", box{caps: dockerCaps, seccomp: dockerSeccomp(t, dockerCaps)}, "level: chroot"},
+		{"docker-caps-of-chroot", box{caps: chrootCaps, seccomp: dockerSeccomp(t, chrootCaps)}, "level: chroot"},
+		{"docker-without-mknod", box{caps: lessCaps, seccomp: dockerSeccomp(t, lessCaps)}, "not chroot: root has no CAP_MKNOD"},
+		{"docker-root-without-caps", box{seccomp: dockerSeccomp(t, nil), noNew: true}, "level: vroot"},
+		{"root-without-caps", box{}, "runAsUser: 1000"},
 		{"docker-user", box{uid: 1000, seccomp: dockerSeccomp(t, nil), noNew: true}, "level: vroot"},
 		{"seccomp-of-restricted", box{uid: 1000, noNew: true, seccomp: exampleSeccomp(t)}, "level: single"},
 	} {
@@ -385,7 +396,7 @@ func TestBoxesRefused(t *testing.T) {
 		box  box
 		says string
 	}{
-		{"root-without-capabilities", box{}, "runAsUser: 1000"},
+		{"untraced", box{uid: 1000, seccomp: dockerSeccomp(t, nil, "ptrace")}, "trace the step: operation not permitted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

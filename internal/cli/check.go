@@ -80,7 +80,7 @@ func (a *app) printLevels(p userns.Plan, err error) {
 		userns.LevelSubID:  "ordinary user with subordinate ids",
 		userns.LevelSingle: "ordinary user with one id only: a supervisor plays the others to steps",
 		userns.LevelChroot: "root of a container without user namespaces: steps are entered by chroot",
-		userns.LevelVroot:  "ordinary user without user namespaces: paths and ids are played to steps",
+		userns.LevelVroot:  "no user namespaces, and no rights of root: paths and ids are played to steps",
 	}
 	fmt.Fprintf(out, "level: %s: %s\n", p.Level, names[p.Level])
 	for _, m := range p.UIDs {

@@ -80,6 +80,21 @@ func (j job) box(t *testing.T) box {
 	return b
 }
 
+// restricted tells whether the Pod Security Standard "restricted" admits the manifest's containers
+// (kubernetes.io/docs/concepts/security/pod-security-standards).
+func (j job) restricted() bool {
+	for _, c := range j.Spec.Template.Spec.Containers {
+		s := c.SecurityContext
+		escalates := s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation
+		adds := slices.ContainsFunc(s.Capabilities.Add, func(c string) bool { return c != "NET_BIND_SERVICE" })
+		confined := s.SeccompProfile.Type == "RuntimeDefault" || s.SeccompProfile.Type == "Localhost"
+		if !s.RunAsNonRoot || s.RunAsUser == 0 || escalates || !slices.Contains(s.Capabilities.Drop, "ALL") || adds || !confined || s.ProcMount != "" {
+			return false
+		}
+	}
+	return true
+}
+
 // exampleSeccomp is examples/kubernetes/seccomp.json in the form of the runtime specification.
 func exampleSeccomp(t *testing.T) object {
 	t.Helper()
@@ -129,6 +144,9 @@ func TestPods(t *testing.T) {
 		if err := d.Decode(&config); err != nil {
 			t.Fatalf("%s: %v", f, err)
 		}
+		if strings.HasPrefix(filepath.Base(f), "restricted") && !j.restricted() {
+			t.Errorf("%s: the Pod Security Standard \"restricted\" does not admit it", f)
+		}
 		boxes := map[string]box{"": j.box(t)}
 		if masked := boxes[""]; masked.unmasked {
 			masked.unmasked = false
@@ -145,8 +163,10 @@ func TestPods(t *testing.T) {
 					t.Fatalf("build: %v\n%s", err, out)
 				}
 				says := "/proc of steps is that of the container around"
-				if j.Spec.Template.Spec.Containers[0].SecurityContext.SeccompProfile.Type == "RuntimeDefault" {
+				if c := j.Spec.Template.Spec.Containers[0].SecurityContext; c.SeccompProfile.Type == "RuntimeDefault" && c.RunAsUser == 0 {
 					says = "level chroot: steps are less apart"
+				} else if c.SeccompProfile.Type == "RuntimeDefault" {
+					says = "level vroot: steps are less apart"
 				}
 				if told := strings.Contains(out, says); told == b.unmasked {
 					t.Errorf("/proc is unmasked: %t, but the build says\n%s", b.unmasked, out)

@@ -20,8 +20,8 @@ import (
 	"build.stacker.dev/internal/seccomp"
 )
 
-// Virtual runs steps where no namespace, no mount and no chroot can be had, as a user that
-// is not root: everything that a step sees of files is answered by the step's init (package
+// Virtual runs steps where no namespace, no mount and no chroot can be had, as a user
+// without any capability: everything that a step sees of files is answered by the step's init (package
 // vroot). The zero value is ready for use.
 //
 // What Spec can ask for is there but for: Lowers and Upper (a Root is needed), Privileged and
@@ -54,7 +54,7 @@ func (Virtual) Run(ctx context.Context, s Spec) (Exit, error) {
 	switch {
 	case s.Root == "":
 		return Exit{}, fmt.Errorf("%w: its root is not one directory", ErrVirtual)
-	case os.Geteuid() == 0:
+	case powerful():
 		return Exit{}, fmt.Errorf("%w: nothing would keep it from being the root that it plays", ErrVirtual)
 	case s.Privileged, s.SeccompOff:
 		return Exit{}, fmt.Errorf("%w: it asks for privileges", ErrVirtual)
@@ -69,6 +69,13 @@ func (Virtual) Run(ctx context.Context, s Spec) (Exit, error) {
 		return Exit{}, err
 	}
 	return r.wait(ctx)
+}
+
+// powerful tells whether this process has any capability, which its children would have too.
+func powerful() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) != nil || data[0].Permitted|data[1].Permitted != 0
 }
 
 // endVirtual asks an init to end its step, and kills it if it does not: then nobody would wait for

@@ -6,19 +6,31 @@ package rootfs
 import (
 	"os"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // Trees are handled by root: that of the machine or of a user namespace, where the user's own
 // id is 0. At the level where neither can be had (vroot of package userns) it is an ordinary
-// user. What belongs to that user is then what would belong to root, so that trees look the
+// user, or a root without capabilities, who is no more than that. What belongs to that user is then what would belong to root, so that trees look the
 // same at all levels. Of groups there is no other either: a directory of outside that hands
 // on its group says nothing about an image.
 
+// powerless tells whether this process has no other rights than the owner of a file has. What it
+// finds out first holds for good.
+var powerless = sync.OnceValue(func() bool {
+	if os.Geteuid() != 0 {
+		return true
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_CHOWN|1<<unix.CAP_DAC_OVERRIDE) == 0
+})
+
 // inside gives the ids of st their meaning.
 func inside(st *unix.Stat_t) {
-	if own := uint32(os.Geteuid()); own != 0 && st.Uid == own {
+	if powerless() && st.Uid == uint32(os.Geteuid()) {
 		st.Uid, st.Gid = 0, 0
 	}
 }
@@ -39,13 +51,13 @@ func Fchown(fd, uid, gid int) error {
 }
 
 // ownAlready tells whether files have an owner in any case: they have no other.
-func ownAlready(uid, gid int) bool { return uid == 0 && gid == 0 && os.Geteuid() != 0 }
+func ownAlready(uid, gid int) bool { return uid == 0 && gid == 0 && powerless() }
 
 // openOwn opens what the descriptor own, which it closes, only names: a file that this user
 // owns and whose mode forbids to open it. Root could.
 func openOwn(own, flags int) (int, error) {
 	defer closeFd(own)
-	if os.Geteuid() == 0 {
+	if !powerless() {
 		return -1, unix.EACCES
 	}
 	flags &^= unix.O_NOFOLLOW
@@ -64,7 +76,7 @@ func openOwn(own, flags int) (int, error) {
 // asOwner does something with the open file fd, if need be as root could whatever its mode.
 func asOwner(fd int, do func() error) error {
 	err := do()
-	if err != unix.EACCES || os.Geteuid() == 0 {
+	if err != unix.EACCES || !powerless() {
 		return err
 	}
 	return unlocked(fd, func(string) error { return do() })

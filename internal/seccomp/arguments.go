@@ -23,6 +23,20 @@ const (
 	siocspgrp = 0x8902
 )
 
+// Requests that change files which need not be open for writing (linux/fs.h, fscrypt.h, fsverity.h), and
+// those of the kind of btrfs that all file systems know.
+const (
+	fsSetFlags      = 0x40086602 // chattr(1)
+	fsSetAttributes = 0x401c5820 // FS_IOC_FSSETXATTR
+	fsSetVersion    = 0x40087602
+	fsSetEncryption = 0x800c6613
+	fsEnableVerity  = 0x40806685
+
+	fiClone       = 0x40049409
+	fiCloneRange  = 0x4020940d
+	fiDedupeRange = 0xc0189436
+)
+
 // Options of prctl(2) that change what becomes of capabilities with another id.
 const (
 	prSetKeepCaps   = 8
@@ -120,14 +134,37 @@ func argumentCheck(v verdict, o Options) []insn {
 	case notifyPrctl:
 		return oneOf(arg(0), []uint32{prSetKeepCaps, prSetSecureBits}, retNotify, retAllow)
 	case checkIoctl:
-		refused := []uint32{tiocsti, tioclinux}
 		if o.Virtual {
-			refused = append(refused, fiosetown, siocspgrp)
+			return ioctlVirtual()
 		}
-		return oneOf(arg(1), refused, retEPERM, retAllow)
+		return oneOf(arg(1), []uint32{tiocsti, tioclinux}, retEPERM, retAllow)
 	default:
 		return []insn{{code: ret, k: retEPERM}}
 	}
+}
+
+// ioctlVirtual returns the code for requests of ioctl(2) at the level vroot. A file that is shown
+// read-only is so by the listener's word only: to the kernel the step has it open as its owner,
+// who may change what is beside the content without having it open for writing.
+func ioctlVirtual() []insn {
+	const typeMask, btrfs = 0xff00, 0x9400 // of a request
+	out := []insn{arg(1)}
+	out = append(out, matching([]uint32{fsSetFlags, fsSetAttributes}, retNotify)...)
+	out = append(out, matching([]uint32{tiocsti, tioclinux, fiosetown, siocspgrp, fsSetVersion, fsSetEncryption, fsEnableVerity}, retEPERM)...)
+	out = append(out, matching([]uint32{fiClone, fiCloneRange, fiDedupeRange}, retAllow)...)
+	out = append(out, insn{code: and, k: typeMask})
+	out = append(out, matching([]uint32{btrfs}, retEPERM)...) // subvolumes and their flags
+	return append(out, insn{code: ret, k: retAllow})
+}
+
+// matching returns the code that ends with r where the loaded word is one of values, and goes on
+// behind it where it is not.
+func matching(values []uint32, r uint32) []insn {
+	var out []insn
+	for i, v := range values {
+		out = append(out, insn{code: jeq, k: v, jt: uint8(len(values) - i)})
+	}
+	return append(out, insn{code: ja, k: 1}, insn{code: ret, k: r})
 }
 
 // streamOnly returns the code that refuses sockets of messages

@@ -124,6 +124,20 @@ func TestEveryNumber(t *testing.T) {
 	}
 }
 
+// TestVirtualIoctl is about requests at the level vroot.
+func TestVirtualIoctl(t *testing.T) {
+	m := newMachine(t, "amd64", Options{Caps: defaultCaps, Virtual: true})
+	for request, want := range map[uint64]uint32{
+		unix.TCGETS: retAllow, tiocsti: retEPERM, tioclinux: retEPERM, fiosetown: retEPERM, siocspgrp: retEPERM,
+		fsSetFlags: retNotify, fsSetAttributes: retNotify, fsSetVersion: retEPERM, fsSetEncryption: retEPERM, fsEnableVerity: retEPERM,
+		fiClone: retAllow, fiCloneRange: retAllow, fiDedupeRange: retAllow, 0x5000940e: retEPERM, 0x80086601: retAllow, 1<<32 | fsSetFlags: retNotify,
+	} {
+		if got := m.run(t, x8664.audit(), unix.SYS_IOCTL, 0, request); got != want {
+			t.Errorf("request %#x: got %#x, want %#x", request, got, want)
+		}
+	}
+}
+
 // TestProfile states what the profile must say about calls that matter, by name.
 func TestProfile(t *testing.T) {
 	tests := []struct {

@@ -21,17 +21,20 @@ var chrootCaps = [...]capability{
 
 // withoutNamespace is the plan where why keeps from a user namespace.
 func (h Host) withoutNamespace(why obstacle) (Plan, error) {
-	l := LevelVroot
 	if h.UID == 0 {
-		l = LevelChroot
-	}
-	p, err := h.planBare(l)
-	if err != nil {
-		return Plan{}, &why
-	}
-	if h.UID == 0 {
+		p, err := h.planBare(LevelChroot)
+		if err != nil {
+			p, err = h.planBare(LevelVroot)
+		}
+		if err != nil {
+			return Plan{}, &why
+		}
 		p.reason(LevelRoot, why.what, why.remedy)
 		return p, nil
+	}
+	p, err := h.planBare(LevelVroot)
+	if err != nil {
+		return Plan{}, &why
 	}
 	p.reason(LevelRoot, "the user is not root", "none is needed: the next levels do the same")
 	p.reason(LevelSubID, why.what, "as for "+string(LevelSingle))
@@ -39,13 +42,26 @@ func (h Host) withoutNamespace(why obstacle) (Plan, error) {
 	return p, nil
 }
 
+// withoutOwnID is the plan for root who may make a user namespace but not map its own id into it.
+// reasons are those that were found for better levels.
+func (h Host) withoutOwnID(reasons []Reason) (Plan, error) {
+	const what, remedy = "root without CAP_SETFCAP cannot map its own id", "run the container as another user (runAsUser: 1000), or give it " + wantedCaps
+	p, err := h.planBare(LevelVroot)
+	if err != nil {
+		return Plan{}, fmt.Errorf("%w: %s; %s", ErrUnavailable, what, remedy)
+	}
+	p.Reasons = reasons
+	p.reason(LevelSingle, what, remedy)
+	return p, nil
+}
+
 // planBare is the plan for a bare level, which can be had where better ones can be, too.
 func (h Host) planBare(l Level) (Plan, error) {
 	p := Plan{Level: l}
 	if l == LevelVroot {
-		if h.UID == 0 {
-			// Nothing would keep a step from being the root that it plays.
-			return p, fmt.Errorf("%w: level %s cannot be had: the user is root; none is needed: level %s is for root",
+		if h.UID == 0 && missing(h.read("proc/self/status"), chrootCaps[:]) == "" {
+			// With the rights of root a step should have them where the kernel looks, too.
+			return p, fmt.Errorf("%w: level %s cannot be had: the user is root, with all that root needs; none is needed: level %s is for root",
 				ErrUnavailable, l, LevelChroot)
 		}
 		if s := h.sysctl("kernel/yama/ptrace_scope"); s == "2" || s == "3" {

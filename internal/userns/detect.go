@@ -116,8 +116,7 @@ func (h Host) detect() (Plan, error) {
 		return p, nil
 	}
 	if h.UID == 0 && !capable(status, unix.CAP_SETFCAP) {
-		return Plan{}, fmt.Errorf("%w: root without CAP_SETFCAP cannot map its own id; run the container as another user (runAsUser: 1000), "+
-			"or give it "+wantedCaps, ErrUnavailable)
+		return h.withoutOwnID(p.Reasons)
 	}
 	h.planSingle(&p)
 	return p, nil

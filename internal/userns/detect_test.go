@@ -180,9 +180,26 @@ func TestDetectNothing(t *testing.T) {
 }
 
 func TestDetectRootWithoutCapabilities(t *testing.T) {
-	_, err := Detect(Host{Files: machine("proc/self/status", "CapEff:\t0000000000000000\n"), Path: []string{"/usr/bin"}})
+	for name, h := range map[string]Host{
+		"none":                            {Files: machine("proc/self/status", "CapEff:\t0000000000000000\n")},
+		"none, and no namespaces":         {Files: machine("proc/self/status", "CapEff:\t0000000000000000\n"), Refused: func() error { return unix.EPERM }},
+		"all but one, and no namespaces":  {Files: machine("proc/self/status", "CapEff:\t00000000a00425fb\n"), Refused: func() error { return unix.EPERM }},
+		"nobody traces, but there is one": {Files: machine("proc/sys/kernel/yama/ptrace_scope", "1\n", "proc/self/status", "CapEff:\t0000000000000000\n")},
+	} {
+		p, err := Detect(h)
+		if err != nil || p.Level != LevelVroot || len(p.UIDs) != 1 || p.UIDs[0] != (IDMap{0, 0, 1}) || len(p.Reasons) == 0 {
+			t.Errorf("%s: got %+v, %v, want level %s with id 0", name, p, err, LevelVroot)
+		}
+	}
+	m := machine("proc/sys/kernel/yama/ptrace_scope", "2\n", "proc/self/status", "CapEff:\t0000000000000000\n")
+	_, err := Detect(Host{Files: m, Path: []string{"/usr/bin"}})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "runAsUser: 1000") {
 		t.Errorf("got %v, want that another user is needed", err)
+	}
+	m["proc/sys/user/max_user_namespaces"] = &fstest.MapFile{Data: []byte("0\n")}
+	_, err = Detect(Host{Files: m, Path: []string{"/usr/bin"}})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "sysctl -w user.max_user_namespaces") {
+		t.Errorf("got %v, want that no namespace can be had", err)
 	}
 }
 
@@ -298,6 +315,7 @@ func TestWant(t *testing.T) {
 		{"chroot, without rights", 0, LevelChroot, machine("proc/self/status", "CapEff:\t00000000a00405fb\n"), "", "root has no CAP_MKNOD here"},
 		{"vroot", 1000, LevelVroot, machine(), LevelVroot, ""},
 		{"vroot, as root", 0, LevelVroot, machine(), "", "level chroot is for root"},
+		{"vroot, as root without rights", 0, LevelVroot, machine("proc/self/status", "CapEff:\t00000000a00405fb\n"), LevelVroot, ""},
 	} {
 		p, err := Detect(Host{UID: c.uid, GID: c.uid, Files: c.files, Path: []string{"/usr/bin"}, Want: c.want})
 		if c.err != "" {

@@ -24,6 +24,16 @@ var (
 	sysMasked    = [...]string{"dev/block", "devices/virtual/powercap", "firmware", "fs/selinux"}
 )
 
+// Hidden tells whether an entry of /proc is one that steps do not see.
+func Hidden(name string) bool {
+	for _, n := range procMasked {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
 // beforeCommand is the process id before the command's, which is the same in every
 // run: programs write it to files. Those below are for the threads of this process.
 const beforeCommand = "9"

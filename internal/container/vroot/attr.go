@@ -145,6 +145,39 @@ func removeAttr(fd int, attr string) syscall.Errno {
 	return errno
 }
 
+// ioctl answers the requests of ioctl(2) that change flags of a file (ioctl_iflags(2)), which must not
+// be in a mount that is read-only. What the request says is copied, so that it cannot change.
+func (e *engine) ioctl(file int, request uint32, addr uint64) answer {
+	const setFlags, setAttributes = 0x40086602, 0x401c5820
+	var b []byte
+	switch request {
+	case setFlags:
+		b = make([]byte, 4) // whatever the number of the request says
+	case setAttributes:
+		b = make([]byte, 28)
+	default:
+		return fails(syscall.EPERM)
+	}
+	if errno := e.core.Read(addr, b); errno != 0 {
+		return fails(errno)
+	}
+	return e.changeFile(file, func(fd int, st *syscall.Stat_t) syscall.Errno {
+		if kind := st.Mode & typeMask; kind != syscall.S_IFREG && kind != syscall.S_IFDIR {
+			return syscall.ENOTTY
+		}
+		if errno := e.mayDescribe(fd, st); errno != 0 {
+			return errno
+		}
+		own, errno := e.readable(fd, syscall.O_NONBLOCK)
+		if errno != 0 {
+			return errno
+		}
+		defer closeFd(own)
+		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, uintptr(own), uintptr(request), uintptr(unsafe.Pointer(&b[0])))
+		return errno
+	})
+}
+
 // listAttr answers listxattr(2): notes are not shown, but what they stand for.
 func (e *engine) listAttr(f attrFile, out, size uint64) answer {
 	fd, _, errno := e.openAttr(f)

@@ -180,6 +180,8 @@ func (e *engine) answerProcess() answer {
 		return e.bind()
 	case syscall.SYS_FCNTL:
 		return e.fcntl()
+	case syscall.SYS_IOCTL:
+		return e.ioctl(arg32(a[0]), uint32(a[1]), a[2])
 	case syscall.SYS_KILL:
 		return e.kill(arg32(a[0]), a[1])
 	case syscall.SYS_SETPRIORITY:

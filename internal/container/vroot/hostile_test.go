@@ -70,6 +70,7 @@ func hostileCalls() {
 		{"ptrace", unix.SYS_PTRACE, []uintptr{16, parent}, []syscall.Errno{unix.EPERM}},
 		{"process_vm_readv", unix.SYS_PROCESS_VM_READV, []uintptr{parent, v, 1, v, 1}, []syscall.Errno{unix.EPERM}},
 		{"kill", unix.SYS_KILL, []uintptr{parent, 0}, []syscall.Errno{unix.ESRCH}},
+		{"kill 1", unix.SYS_KILL, []uintptr{1, 0}, []syscall.Errno{unix.EPERM, unix.ESRCH}},
 		{"kill group", unix.SYS_KILL, []uintptr{-parent, 0}, []syscall.Errno{unix.ESRCH}},
 		{"pidfd", unix.SYS_PIDFD_OPEN, []uintptr{parent}, []syscall.Errno{unix.ESRCH}},
 		{"owner of a file", unix.SYS_FCNTL, []uintptr{0, unix.F_SETOWN, parent}, []syscall.Errno{unix.ESRCH}},
@@ -108,6 +109,7 @@ func hostileCalls() {
 			panic(fmt.Sprintf("%s has %q", p, b))
 		}
 	}
+	hostileFiles(at)
 	proc, err := os.Open("/proc")
 	if err != nil {
 		panic(err)
@@ -115,6 +117,33 @@ func hostileCalls() {
 	if fd, err := unix.Openat(int(proc.Fd()), strconv.Itoa(os.Getppid())+"/environ", unix.O_RDONLY, 0); err == nil {
 		panic(fmt.Sprint("the environment of the parent is open: ", fd))
 	}
+}
+
+// hostileFiles tries to change what is shown read-only, and to read what is hidden.
+func hostileFiles(at uintptr) {
+	f, err := os.Open("/probe")
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	for name, c := range map[string]struct {
+		request uintptr
+		want    syscall.Errno
+	}{
+		"flags": {0x40086602, unix.EROFS}, "attributes": {0x401c5820, unix.EROFS}, "version": {0x40087602, unix.EPERM},
+		"verity": {0x40806685, unix.EPERM}, "subvolume": {0x5000940e, unix.EPERM}, "flags with high bits": {1<<32 | 0x40086602, unix.EROFS},
+		"clone to what is not for writing": {0x40049409, unix.EBADF},
+	} {
+		refuse("ioctl: "+name, unix.SYS_IOCTL, []uintptr{f.Fd(), c.request, at}, c.want)
+	}
+	for _, name := range []string{"/proc/sys/kernel/panic", "/proc/version"} {
+		refuse("write "+name, unix.SYS_OPENAT, []uintptr{cwd, cstring(name), unix.O_WRONLY}, unix.EROFS)
+		refuse("chmod "+name, unix.SYS_FCHMODAT, []uintptr{cwd, cstring(name), 0o777}, unix.EROFS)
+	}
+	if b, err := os.ReadFile("/proc/interrupts"); err != nil || len(b) > 0 {
+		panic(fmt.Sprintf("/proc/interrupts has %d bytes, %v", len(b), err))
+	}
+	refuse("below what is hidden", unix.SYS_OPENAT, []uintptr{cwd, cstring("/proc/acpi/x"), 0}, unix.ENOTDIR)
 }
 
 // hostilePointers gives addresses that lead nowhere, and strings without an end.

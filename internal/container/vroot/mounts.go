@@ -205,8 +205,18 @@ func (e *engine) writable(fd int) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	if m, _, ok := e.place(host); ok && m != nil && m.readOnly {
+	m, path, ok := e.place(host)
+	if ok && m != nil && (m.readOnly || m.proc && !ofProcess(path)) {
 		return syscall.EROFS
 	}
 	return 0
+}
+
+// ofProcess tells whether a path in /proc is in the directory of a process. Nothing else there is
+// to be changed: the rest is the machine's, and the kernel would let the user 0 do it, who needs no
+// capability for /proc/sys.
+func ofProcess(path string) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(path, "/proc/"), "/")
+	_, ok := decimal(name)
+	return ok
 }

@@ -6,6 +6,8 @@ package vroot
 import (
 	"strings"
 	"syscall"
+
+	"build.stacker.dev/internal/container/initproc"
 )
 
 // The step sees the /proc of outside. What is the same for all is passed on; processes that
@@ -79,6 +81,13 @@ func (w *walk) procStep(name string, last, slash bool) (s spot, stop bool, errno
 	if n, ok := decimal(w.proc[0]); ok && !w.e.has(n) || w.proc[0] != "self" && len(w.proc) > 1 && name == "map_files" {
 		return none, false, syscall.ENOENT
 	}
+	if len(w.proc) == 1 && initproc.Hidden(name) {
+		errno = w.coverWithNull()
+		if errno == 0 && !last {
+			errno = syscall.ENOTDIR
+		}
+		return w.here(slash), true, errno
+	}
 	text, behind, errno := w.e.procLink(w.proc)
 	if errno != 0 {
 		return none, false, errno
@@ -97,6 +106,17 @@ func (w *walk) procStep(name string, last, slash bool) (s spot, stop bool, errno
 		return none, false, w.followText(text)
 	}
 	return none, false, 0
+}
+
+// coverWithNull ends being in /proc at /dev/null, which hides what is there.
+func (w *walk) coverWithNull() syscall.Errno {
+	for _, m := range w.e.mounts {
+		if m.target == "/dev/null" {
+			w.enter(m.fd, false)
+			return 0
+		}
+	}
+	return syscall.ENOENT
 }
 
 // leaveTo ends being in /proc, in the directory of it that was come to.

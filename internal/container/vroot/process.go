@@ -112,7 +112,7 @@ func (e *engine) ofStep(pid int) answer {
 		return passed()
 	}
 	if pid == 1 && e.call.NR == syscall.SYS_KILL {
-		return done(0) // a container's first process takes no notice either
+		return fails(syscall.EPERM) // there is one, as everywhere
 	}
 	return fails(syscall.ESRCH)
 }
