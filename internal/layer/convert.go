@@ -187,6 +187,7 @@ func ToArchive(ctx context.Context, w io.Writer, entries iter.Seq2[*Entry, error
 type archiver struct {
 	w       io.Writer
 	head    headers
+	body    bounded         // of the entry under way
 	padding [blockSize]byte // zeros
 }
 
@@ -234,9 +235,9 @@ func (a *archiver) entry(e *Entry) error {
 
 // content writes the content of a regular file and fills the last block.
 func (a *archiver) content(e *Entry) error {
-	rest := bounded{w: a.w, left: e.Size}
-	_, err := io.Copy(&rest, e.Content)
-	if err == nil && rest.left != 0 {
+	a.body = bounded{w: a.w, left: e.Size}
+	_, err := io.Copy(&a.body, e.Content)
+	if err == nil && a.body.left != 0 {
 		err = io.ErrUnexpectedEOF
 	}
 	if fill := -e.Size & (blockSize - 1); err == nil && fill > 0 {

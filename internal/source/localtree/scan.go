@@ -133,14 +133,14 @@ func (s *scan) find(ctx context.Context) error {
 // entries drops the scan's own fields. All digests share one string, which makes
 // one allocation of tens of thousands.
 func (s *scan) entries() []Entry {
-	const each = len("sha256:") + 2*sha256.Size
+	const each = len(sumPrefix) + 2*sha256.Size
 	var text strings.Builder
 	text.Grow(each * len(s.nodes))
 	var hexed [2 * sha256.Size]byte
 	for _, n := range s.nodes {
 		if n.IsRegular() && n.state != missing {
 			hex.Encode(hexed[:], n.sum[:])
-			text.WriteString("sha256:")
+			text.WriteString(sumPrefix)
 			text.Write(hexed[:])
 		}
 	}
