@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -96,8 +97,10 @@ func (s *scan) run(ctx context.Context) (*Tree, error) {
 	if t.Read, err = s.hash(ctx); err != nil {
 		return nil, err
 	}
-	t.Unsaved = s.save(old)
+	var saving sync.WaitGroup
+	saving.Go(func() { t.Unsaved = s.save(old) }) // reads of the nodes what entries does not change
 	t.Entries = s.entries()
+	saving.Wait()
 	return t, nil
 }
 
