@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -86,7 +87,7 @@ func (b *Builder) context(ctx context.Context, op graph.Context) (*cache.Result,
 	if err != nil {
 		return nil, err
 	}
-	t, err := b.index.Scan(ctx, op.Path, localtree.Options{Include: keep, FollowRoot: true, Xattrs: true})
+	t, err := b.scanLocal(ctx, op.Path, localtree.Options{Include: keep, FollowRoot: true, Xattrs: true})
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +95,26 @@ func (b *Builder) context(ctx context.Context, op graph.Context) (*cache.Result,
 		return nil, fmt.Errorf("build context %s is no directory", op.Path)
 	}
 	return b.listed(&listing{entries: t.Entries, dir: t.Root}), nil
+}
+
+// muchRead is how many bytes of a local tree must be new to say that a step will run.
+const muchRead = 8 << 20
+
+// scanLocal lists and hashes a local tree. While it reads much that it did not know, the
+// worker is started: a step that takes the tree will most likely need it.
+func (b *Builder) scanLocal(ctx context.Context, root string, o localtree.Options) (*localtree.Tree, error) {
+	var starting sync.WaitGroup
+	start := sync.OnceFunc(func() {
+		starting.Go(func() { _, _ = b.State.Worker(ctx) }) // who needs it asks again
+	})
+	var read atomic.Int64
+	o.Progress = func(n int64) {
+		if read.Add(n) >= muchRead {
+			start()
+		}
+	}
+	defer starting.Wait()
+	return b.index.Scan(ctx, root, o)
 }
 
 // listed makes a result of a listing. Its name says nothing about what the files

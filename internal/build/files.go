@@ -43,7 +43,7 @@ func checkHash(path, want, got string) error {
 // local lists and hashes a local file or directory. Of a tree that did not
 // change since the last build no file is opened.
 func (b *Builder) local(ctx context.Context, op graph.Local) (*cache.Result, error) {
-	t, err := b.index.Scan(ctx, op.Path, localtree.Options{})
+	t, err := b.scanLocal(ctx, op.Path, localtree.Options{})
 	switch {
 	case errors.Is(err, os.ErrNotExist) && op.Dir:
 		return nil, fmt.Errorf("Given overlay_dir %s doesn't exists: %w", op.Path, unix.ENOENT)

@@ -185,52 +185,63 @@ func (h *hand) load(ctx context.Context, l *loaded, buf []byte) ([]byte, error) 
 	if ctx.Err() != nil {
 		return buf, context.Cause(ctx)
 	}
-	in, err := h.open(l.item)
+	in, err := h.unseen(l.item)
 	if err != nil {
 		return buf, err
 	}
 	defer unix.Close(in)
-	st := &l.item.info.st
-	l.id, l.links, l.size = inode{st.Dev, st.Ino}, uint64(st.Nlink), st.Size
-	listed := l.item.info.digest != ""
-	if listed {
-		l.size = l.item.info.size
+	i := &l.item.info
+	// A file with a stamp is described once, after it was read: if it is then as it was
+	// when it was hashed, so are its bytes.
+	stamped := i.stamp != (localtree.Stamp{}) && i.size <= smallFile
+	if stamped {
+		buf, err = l.read(in, i.size, buf)
 	}
-	if err := h.attributesOf(in, l); err != nil {
+	if seen := h.see(l.item, in); seen != nil { // it may be no file any more
+		return buf, seen
+	}
+	if err != nil {
 		return buf, err
 	}
-	if l.size > smallFile {
-		return buf, nil
+	l.id, l.links, l.size = inode{i.st.Dev, i.st.Ino}, uint64(i.st.Nlink), i.st.Size
+	listed := i.digest != ""
+	if listed {
+		l.size = i.size
 	}
+	if err := h.attributesOf(in, l); err != nil || l.size > smallFile {
+		return buf, err
+	}
+	if !stamped {
+		if buf, err = l.read(in, l.size, buf); err != nil {
+			return buf, err
+		}
+	}
+	if listed && !(i.stamp.Is(&i.st) && i.st.Size == i.size) {
+		sum := sha256.Sum256(l.data)
+		return buf, l.check(sum[:])
+	}
+	return buf, nil
+}
+
+// read appends the file, which has size bytes, to buf.
+func (l *loaded) read(in int, size int64, buf []byte) ([]byte, error) {
 	at := len(buf)
-	// One byte more: a file that ends where it should is read by one call.
-	buf = slices.Grow(buf, int(l.size)+1)
-	n, err := fill(reader(in), buf[at:at+int(l.size)])
+	buf = slices.Grow(buf, int(size))
+	n, err := fill(reader(in), buf[at:at+int(size)])
 	if err != nil && !errors.Is(err, io.EOF) {
 		return buf, fmt.Errorf("copy /%s: %w", l.item.path, err)
 	}
-	l.data, l.whole = buf[at:at+n], true
-	if int64(n) != l.size {
-		return buf, fmt.Errorf("/%s %w", l.item.path, localtree.ErrChanged)
+	buf = buf[:at+n]
+	l.data, l.whole = buf[at:], true
+	if int64(n) != size {
+		return buf, changed(l.item)
 	}
-	if listed && !h.unchanged(in, l) {
-		sum := sha256.Sum256(l.data)
-		return buf[:at+n], l.check(sum[:])
-	}
-	return buf[:at+n], nil
-}
-
-// unchanged tells whether a file that was read is as it was when it was hashed: before
-// reading it, and now.
-func (h *hand) unchanged(in int, l *loaded) bool {
-	i := &l.item.info
-	var now unix.Stat_t
-	return i.stamp.Is(&i.st) && i.st.Size == i.size && unix.Fstat(in, &now) == nil && i.stamp.Is(&now) && now.Size == i.size
+	return buf, nil
 }
 
 func (l *loaded) check(sum []byte) error {
 	if hex.EncodeToString(sum) != l.item.info.digest.Encoded() {
-		return fmt.Errorf("/%s %w: run it again", l.item.path, localtree.ErrChanged)
+		return fmt.Errorf("%w: run it again", changed(l.item))
 	}
 	return nil
 }
@@ -326,7 +337,7 @@ func (s *streamed) copy(in int, w io.Writer) (done int64, err error) {
 		}
 		done += int64(n)
 		if errors.Is(err, io.EOF) && done < s.l.size {
-			return done, fmt.Errorf("/%s %w", s.l.item.path, localtree.ErrChanged)
+			return done, changed(s.l.item)
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return done, fmt.Errorf("copy /%s: %w", s.l.item.path, err)

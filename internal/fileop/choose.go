@@ -31,7 +31,7 @@ type item struct {
 type source struct {
 	name  string // as the copy or the wildcard names it
 	top   string // its path without links
-	items []item
+	items []*item
 }
 
 // Choose tells, in order, which files a copy takes: their path in the tree and
@@ -216,8 +216,8 @@ const maxDepth = 4096
 type walk struct {
 	tree    *Tree
 	match   matcher
-	items   *[]item
-	parents []item // directories on the way that were not listed yet
+	items   *[]*item
+	parents []*item // directories on the way that were not listed yet
 	depth   int
 }
 
@@ -249,7 +249,7 @@ func (w *walk) visit(p, rel string, in, ex patternmatcher.MatchInfo) error {
 	if err != nil {
 		return err
 	}
-	it := item{path: p, rel: rel, info: i, asked: asked}
+	it := &item{path: p, rel: rel, info: i, asked: asked}
 	if asked {
 		w.flush()
 		*w.items = append(*w.items, it)
@@ -268,7 +268,7 @@ func (w *walk) visit(p, rel string, in, ex patternmatcher.MatchInfo) error {
 		return err
 	}
 	for _, n := range names {
-		if err := w.visit(path.Join(p, n), path.Join(rel, n), in, ex); err != nil {
+		if err := w.visit(below(p, n), below(rel, n), in, ex); err != nil {
 			return err
 		}
 	}
@@ -277,6 +277,18 @@ func (w *walk) visit(p, rel string, in, ex patternmatcher.MatchInfo) error {
 	}
 	w.depth--
 	return nil
+}
+
+// below is the path of a name in a directory, both clean: of the directory itself if
+// there is no name.
+func below(dir, name string) string {
+	switch {
+	case name == "":
+		return dir
+	case dir == "" || dir == ".":
+		return name
+	}
+	return dir + "/" + name
 }
 
 // flush lists the directories that lead to what is listed next.

@@ -132,7 +132,7 @@ func (k *copier) one(ctx context.Context, s source) error {
 	c := &crew{copier: k}
 	for _, i := range s.items {
 		if err = context.Cause(ctx); err == nil {
-			err = k.item(ctx, c, i, path.Join(dest, i.rel))
+			err = k.item(ctx, c, i, below(dest, i.rel))
 		}
 		if err != nil {
 			break
@@ -192,7 +192,7 @@ func (k *copier) place(dest string, s source, top info) (string, error) {
 }
 
 // item makes one file, or has it made.
-func (k *copier) item(ctx context.Context, c *crew, i item, to string) (err error) {
+func (k *copier) item(ctx context.Context, c *crew, i *item, to string) (err error) {
 	if !k.fresh[path.Dir(to)] {
 		if err := k.makeWay(i, to); err != nil {
 			return err
@@ -215,7 +215,7 @@ func (k *copier) item(ctx context.Context, c *crew, i item, to string) (err erro
 }
 
 // makeWay removes what is in the place of a file.
-func (k *copier) makeWay(i item, to string) error {
+func (k *copier) makeWay(i *item, to string) error {
 	was, err := k.look(to)
 	if err != nil || was.Mode == 0 {
 		return err
@@ -258,7 +258,7 @@ func (k *copier) forget(p string, below bool) {
 
 // directory makes a directory, or gives one that is there the attributes of the
 // source's; not so the top, which is the user's to name.
-func (k *copier) directory(i item, to string) error {
+func (k *copier) directory(i *item, to string) error {
 	err := fs.ErrExist
 	if to != "." { // the root itself is there
 		err = k.at.Mkdir(to, 0o700)
@@ -281,7 +281,7 @@ func (k *copier) directory(i item, to string) error {
 }
 
 // leaf makes what is neither a directory nor a regular file.
-func (k *copier) leaf(i item, to string) error {
+func (k *copier) leaf(i *item, to string) error {
 	switch i.info.kind() {
 	case unix.S_IFLNK:
 		target, err := k.src.readlink(i.path)
@@ -302,7 +302,7 @@ func (k *copier) leaf(i item, to string) error {
 }
 
 // attributes gives a copy owner, mode, extended attributes and time.
-func (k *copier) attributes(i item, to string) error {
+func (k *copier) attributes(i *item, to string) error {
 	kind := i.info.kind()
 	o := owner{i.info.st.Uid, i.info.st.Gid}
 	if k.owner != nil {
@@ -367,7 +367,7 @@ func unixMode(m fs.FileMode) uint32 {
 
 // xattrs copies extended attributes. Labels of security modules are the
 // machine's; other ones that cannot be set here are left out, as in BuildKit.
-func (k *copier) xattrs(i item, to string) error {
+func (k *copier) xattrs(i *item, to string) error {
 	if k.src.entries != nil {
 		return k.listed(i.info.xattrs, func(name string, value []byte) error {
 			err := k.at.Lsetxattr(to, name, value)
@@ -404,6 +404,9 @@ func (k *copier) xattrs(i item, to string) error {
 // kept under. What would be taken for a note of this program is left out: who writes the
 // files of a build context would choose owners, and make devices of files.
 func (k *copier) listed(all map[string]string, set func(name string, value []byte) error) error {
+	if len(all) == 0 {
+		return nil
+	}
 	for _, n := range slices.Sorted(maps.Keys(all)) {
 		if layer.OwnAttribute(n) {
 			continue
@@ -440,7 +443,7 @@ func (d *doer) keptAttribute(name string) string {
 	return name
 }
 
-func (k *copier) stampLater(i item, to string) {
+func (k *copier) stampLater(i *item, to string) {
 	s := stamp{to, i.info.st.Atim, i.info.st.Mtim}
 	if k.a.Time != nil {
 		s.atime = unix.NsecToTimespec(*k.a.Time)

@@ -24,7 +24,7 @@ const (
 
 // job is a regular file to be made.
 type job struct {
-	item
+	*item
 	to     string
 	number int // in the order of the source
 }
@@ -47,7 +47,7 @@ type crew struct {
 }
 
 // add hands over a file.
-func (c *crew) add(ctx context.Context, i item, to string) {
+func (c *crew) add(ctx context.Context, i *item, to string) {
 	c.next = append(c.next, job{item: i, to: to, number: c.count})
 	c.count++
 	if len(c.next) < batch {
@@ -80,7 +80,7 @@ func (c *crew) make(ctx context.Context, h *hand, jobs []job) {
 		if c.failed.Load() {
 			return
 		}
-		if err := h.file(ctx, &jobs[i].item, jobs[i].to); err != nil {
+		if err := h.file(ctx, jobs[i].item, jobs[i].to); err != nil {
 			c.note(jobs[i], err)
 		}
 	}
@@ -114,7 +114,7 @@ func (c *crew) finish(ctx context.Context) error {
 	}
 	slices.SortFunc(c.linked, func(a, b job) int { return cmp.Compare(a.number, b.number) })
 	for i := range c.linked {
-		if err := h.link(ctx, &c.linked[i].item, c.linked[i].to); err != nil {
+		if err := h.link(ctx, c.linked[i].item, c.linked[i].to); err != nil {
 			return err
 		}
 	}

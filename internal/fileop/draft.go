@@ -80,7 +80,7 @@ type node struct {
 // copied is a regular file that a copy takes: what it is like is seen when it is read.
 type copied struct {
 	copier *copier
-	item   item
+	item   *item
 }
 
 // written stands for what copied files were, which nobody asks for again.

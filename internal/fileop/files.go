@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,10 @@ type place struct {
 
 // parent opens the directory that a path lies in, or finds it open.
 func (p *place) parent(root *rootfs.Root, name string) (*rootfs.Dir, string, error) {
+	// Mostly it is a neighbour of the one before.
+	if leaf, ok := strings.CutPrefix(name, p.path); ok && p.dir != nil && neighbour(leaf) {
+		return p.dir, leaf, nil
+	}
 	in, leaf := path.Split(rootfs.Clean(name))
 	if p.dir != nil && p.path == in {
 		return p.dir, leaf, nil
@@ -50,6 +55,11 @@ func (p *place) parent(root *rootfs.Root, name string) (*rootfs.Dir, string, err
 	}
 	p.path, p.dir = in, dir
 	return dir, leaf, nil
+}
+
+// neighbour tells whether what follows the path of a directory is a name in it.
+func neighbour(leaf string) bool {
+	return leaf != "" && leaf != "." && leaf != ".." && strings.IndexByte(leaf, '/') < 0
 }
 
 func (p *place) close() {
@@ -96,30 +106,45 @@ func (h *hand) link(ctx context.Context, i *item, to string) error {
 	return h.copy(ctx, i, in, to)
 }
 
-// open opens a source, which must be a regular file still.
+// open opens a source, which must be a regular file still, and describes it.
 func (h *hand) open(i *item) (fd int, err error) {
+	if fd, err = h.unseen(i); err != nil {
+		return -1, err
+	}
+	if err := h.see(i, fd); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// unseen opens a source, which can be of any type by now. Nothing waits for it.
+func (h *hand) unseen(i *item) (fd int, err error) {
 	dir, leaf, err := h.from.parent(h.src.root, h.src.place(i.path))
 	if err != nil {
 		return -1, err
 	}
 	fd, err = dir.OpenFd(leaf, unix.O_RDONLY, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
-		return -1, fmt.Errorf("/%s %w", i.path, localtree.ErrChanged)
+		err = changed(i)
 	}
-	if err != nil {
-		return -1, err
-	}
-	var st unix.Stat_t
-	if err = rootfs.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = fmt.Errorf("/%s %w", i.path, localtree.ErrChanged)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	i.info = h.src.with(i.path, st)
-	return fd, nil
+	return fd, err
 }
+
+// see describes an open source, which must be a regular file.
+func (h *hand) see(i *item, fd int) error {
+	var st unix.Stat_t
+	if err := rootfs.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return changed(i)
+	}
+	i.info = h.src.seen(i.info, st)
+	return nil
+}
+
+func changed(i *item) error { return fmt.Errorf("/%s %w", i.path, localtree.ErrChanged) }
 
 // statBlock is the unit of Stat_t.Blocks, in bytes (stat(2)).
 const statBlock = 512
@@ -160,7 +185,7 @@ func (h *hand) verified(ctx context.Context, out, in int, i *item) error {
 		return err
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != i.info.digest.Encoded() {
-		return fmt.Errorf("/%s %w: run it again", i.path, localtree.ErrChanged)
+		return fmt.Errorf("%w: run it again", changed(i))
 	}
 	return nil
 }
@@ -269,11 +294,11 @@ func (h *hand) describe(i *item, in, out int) error {
 }
 
 // fchown is chown of an open regular file that has the owner that st says.
-func (h *hand) fchown(fd int, o owner, st unix.Stat_t) error {
+func (d *doer) fchown(fd int, o owner, st unix.Stat_t) error {
 	switch {
-	case h.plain:
+	case d.plain:
 		return nil
-	case h.SingleID && o != (owner{}):
+	case d.SingleID && o != (owner{}):
 		name, value := ownerAttribute(o.uid, o.gid)
 		return rootfs.Fsetxattr(fd, name, value)
 	case st.Uid == o.uid && st.Gid == o.gid:

@@ -159,8 +159,7 @@ func (t *laying) finish(fd int, l *loaded) error {
 	if len(n.xattrs) > 0 || t.SingleID {
 		perm |= 0o200
 	}
-	h := hand{copier: &copier{doer: t.doer}}
-	if err := h.fchown(fd, owner{n.uid, n.gid}, unix.Stat_t{Uid: t.uid, Gid: t.gid}); err != nil {
+	if err := t.fchown(fd, owner{n.uid, n.gid}, unix.Stat_t{Uid: t.uid, Gid: t.gid}); err != nil {
 		return fmt.Errorf("set owner: %w", err)
 	}
 	for _, x := range n.xattrs {

@@ -68,7 +68,7 @@ func (p *preload) feed(ctx context.Context, list []named, work chan<- *loadBatch
 		b := &loadBatch{done: make(chan struct{}), buf: buf[:0]}
 		for len(list) > 0 && len(b.files) < batch {
 			if c := list[0].copied; c != nil {
-				b.files = append(b.files, loaded{name: list[0].name, item: &c.item, copier: c.copier})
+				b.files = append(b.files, loaded{name: list[0].name, item: c.item, copier: c.copier})
 			}
 			list = list[1:]
 		}

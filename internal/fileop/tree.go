@@ -80,9 +80,14 @@ func ListTree(entries []localtree.Entry, root *rootfs.Root, name, kept string) *
 func (t *Tree) add(e *localtree.Entry) {
 	p := rootfs.Clean(e.Path)
 	t.entries[p] = e
-	if p != "." {
-		t.children[path.Dir(p)] = append(t.children[path.Dir(p)], path.Base(p))
+	if p == "." {
+		return
 	}
+	dir, leaf := ".", p
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		dir, leaf = p[:i], p[i+1:]
+	}
+	t.children[dir] = append(t.children[dir], leaf)
 }
 
 func notExist(op, p string) error { return &fs.PathError{Op: op, Path: "/" + p, Err: unix.ENOENT} }
@@ -109,6 +114,15 @@ func (t *Tree) with(p string, st unix.Stat_t) info {
 		i.st.Mode, i.st.Uid, i.st.Gid, i.digest, i.size, i.xattrs = e.Mode, e.UID, e.GID, e.Digest, e.Size, e.Xattrs
 		i.stamp = e.Stamp
 	}
+	return i
+}
+
+// seen adds to what the list says of a file what fstat says of it.
+func (t *Tree) seen(i info, st unix.Stat_t) info {
+	if t.entries != nil {
+		st.Mode, st.Uid, st.Gid = i.st.Mode, i.st.Uid, i.st.Gid
+	}
+	i.st = st
 	return i
 }
 

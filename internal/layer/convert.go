@@ -162,7 +162,7 @@ func deviceEntry(e *Entry, hdr *tar.Header) (err error) {
 // too. Sockets are left out, as are attributes that no layer keeps. What is wrong
 // with an entry is an EntryError.
 func ToArchive(ctx context.Context, w io.Writer, entries iter.Seq2[*Entry, error]) error {
-	tw := tar.NewWriter(w)
+	out := &archiver{w: w}
 	left := map[string]bool{} // sockets that have several names
 	for e, err := range Ordered(entries) {
 		if err == nil {
@@ -175,27 +175,38 @@ func ToArchive(ctx context.Context, w io.Writer, entries iter.Seq2[*Entry, error
 			left[e.Name] = true
 			continue
 		}
-		if err := toArchive(tw, e); err != nil {
+		if err := out.entry(e); err != nil {
 			return &EntryError{Name: e.Name, Err: err}
 		}
 	}
-	return tw.Close()
+	_, err := w.Write(make([]byte, 2*blockSize))
+	return err
 }
 
-func toArchive(tw *tar.Writer, e *Entry) error {
+// archiver is one run of ToArchive.
+type archiver struct {
+	w       io.Writer
+	head    headers
+	body    bounded         // of the entry under way
+	padding [blockSize]byte // zeros
+}
+
+func (a *archiver) header(hdr *tar.Header) error { return a.head.write(a.w, hdr) }
+
+func (a *archiver) entry(e *Entry) error {
 	dir, leaf := e.Split()
 	if strings.HasPrefix(leaf, whiteoutPrefix) {
 		return fmt.Errorf("a layer cannot hold a file whose name starts with %q: rename it", whiteoutPrefix)
 	}
 	if e.IsWhiteout() {
-		return tw.WriteHeader(removed(joinName(dir, whiteoutPrefix+leaf)))
+		return a.header(removed(joinName(dir, whiteoutPrefix+leaf)))
 	}
 	hdr := &tar.Header{
 		Name: e.Name, Mode: int64(e.Mode & modeBits), Uid: int(e.UID), Gid: int(e.GID), ModTime: time.Unix(e.ModTime, 0),
 	}
 	if e.HardLink != "" {
 		hdr.Typeflag, hdr.Linkname = tar.TypeLink, e.HardLink
-		return tw.WriteHeader(hdr)
+		return a.header(hdr)
 	}
 	hides, err := archiveXattrs(hdr, e)
 	if err != nil {
@@ -203,7 +214,7 @@ func toArchive(tw *tar.Writer, e *Entry) error {
 	}
 	switch e.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return directoryToArchive(tw, hdr, hides)
+		return a.directory(hdr, hides)
 	case unix.S_IFLNK:
 		// The mode of a link means nothing; its attributes no tree can hold.
 		hdr.Typeflag, hdr.Linkname, hdr.Mode, hdr.PAXRecords = tar.TypeSymlink, e.Target, permBits, nil
@@ -216,22 +227,47 @@ func toArchive(tw *tar.Writer, e *Entry) error {
 	default:
 		hdr.Typeflag, hdr.Size = tar.TypeReg, e.Size
 	}
-	if err := tw.WriteHeader(hdr); err != nil || e.Size == 0 || hdr.Typeflag != tar.TypeReg {
+	if err := a.header(hdr); err != nil || e.Size == 0 || hdr.Typeflag != tar.TypeReg {
 		return err
 	}
-	n, err := io.Copy(tw, e.Content)
-	if err == nil && n != e.Size {
+	return a.content(e)
+}
+
+// content writes the content of a regular file and fills the last block.
+func (a *archiver) content(e *Entry) error {
+	a.body = bounded{w: a.w, left: e.Size}
+	_, err := io.Copy(&a.body, e.Content)
+	if err == nil && a.body.left != 0 {
 		err = io.ErrUnexpectedEOF
+	}
+	if fill := -e.Size & (blockSize - 1); err == nil && fill > 0 {
+		_, err = a.w.Write(a.padding[:fill])
 	}
 	return err
 }
 
-func directoryToArchive(tw *tar.Writer, hdr *tar.Header, hides bool) error {
+// bounded passes on what an entry may have.
+type bounded struct {
+	w    io.Writer
+	left int64
+}
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	if int64(len(p)) > b.left {
+		return 0, tar.ErrWriteTooLong
+	}
+	n, err := b.w.Write(p)
+	b.left -= int64(n)
+	return n, err
+}
+
+func (a *archiver) directory(hdr *tar.Header, hides bool) error {
 	hdr.Typeflag, hdr.Name = tar.TypeDir, hdr.Name+"/"
-	if err := tw.WriteHeader(hdr); err != nil || !hides {
+	if err := a.header(hdr); err != nil || !hides {
 		return err
 	}
-	return tw.WriteHeader(removed(strings.TrimPrefix(hdr.Name, "./") + opaqueMarker))
+	return a.header(removed(strings.TrimPrefix(hdr.Name, "./") + opaqueMarker))
 }
 
 // archiveXattrs sets the attributes that a layer keeps and tells whether e is an

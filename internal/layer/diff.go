@@ -5,7 +5,6 @@ package layer
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -195,7 +194,7 @@ type differ struct {
 	opt   DiffOptions
 	out   *sink
 	links map[inode]string // the first name of each file that has several
-	head  bytes.Buffer
+	head  headers
 	count int
 	below func(name string) (uint32, error) // type of what is below; nil: it is not looked at
 }
@@ -403,15 +402,8 @@ func (d *differ) linked(hdr *tar.Header, st *unix.Stat_t) bool {
 
 // header writes the header of an entry.
 func (d *differ) header(hdr *tar.Header) error {
-	// A tar.Writer insists on passing on the content too. It is used for one
-	// header only, so that content goes straight from the file to the output.
-	d.head.Reset()
-	if err := tar.NewWriter(&d.head).WriteHeader(hdr); err != nil {
-		return err
-	}
 	d.count++
-	_, err := d.out.Write(d.head.Bytes())
-	return err
+	return d.head.write(d.out, hdr)
 }
 
 // content writes size bytes of the file fd and fills the last block.

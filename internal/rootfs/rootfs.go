@@ -92,6 +92,10 @@ func (r *Root) Close() error {
 // Clean returns name as a path relative to the root of a tree, without leading
 // slash, "." and ".." elements. The root itself is ".".
 func Clean(name string) string {
+	// Most names are clean, and to find that out takes no memory.
+	if name != "" && name[0] != '/' && name[0] != '.' && path.Clean(name) == name {
+		return name
+	}
 	p := path.Clean("/" + name)
 	if p == "/" {
 		return "."

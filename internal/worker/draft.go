@@ -102,8 +102,8 @@ func (s *server) lay(ctx context.Context, r ChangeRequest, inputs map[int]*fileo
 // writeDraft writes the archive: digest and compression happen beside it.
 func writeDraft(ctx context.Context, d *fileop.Draft, f *os.File, r ChangeRequest) (out ChangeReply, err error) {
 	plain := r.Draft.Algorithm == compress.None
-	var w io.Writer = f
-	sum := &summed{w: f, hash: sha256.New()}
+	var w io.Writer = &writeback{file: f}
+	sum := &summed{w: w, hash: sha256.New()}
 	buffered := bufio.NewWriterSize(sum, 1<<20)
 	var z io.WriteCloser
 	if !plain { // of a tar alone the diffID is the digest

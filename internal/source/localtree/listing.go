@@ -65,6 +65,9 @@ func Marshal(entries []Entry) []byte {
 		b = binary.AppendUvarint(b, uint64(e.UID))
 		b = binary.AppendUvarint(b, uint64(e.GID))
 		b = binary.AppendUvarint(b, uint64(len(e.Xattrs)))
+		if len(e.Xattrs) == 0 { // sorting nothing has its price too, for each file
+			continue
+		}
 		for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
 			b = appendText(appendText(b, name), e.Xattrs[name])
 		}
@@ -76,10 +79,13 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// sumPrefix begins the digests of files.
+const sumPrefix = "sha256:"
+
 // appendSum appends the 32 bytes of a sha256 digest.
 func appendSum(b []byte, d digest.Digest) []byte {
 	var sum [sha256.Size]byte
-	if text, ok := strings.CutPrefix(string(d), "sha256:"); ok && len(text) == 2*len(sum) {
+	if text, ok := strings.CutPrefix(string(d), sumPrefix); ok && len(text) == 2*len(sum) {
 		_, _ = hex.Decode(sum[:], []byte(text))
 	}
 	return append(b, sum[:]...)
@@ -95,7 +101,7 @@ func Unmarshal(data []byte) ([]Entry, error) {
 		return nil, fmt.Errorf("read listing: %w", errListing)
 	}
 	d := &decoder{data: rest}
-	var out []Entry
+	out := make([]Entry, 0, len(rest)/listedSize)
 	last := ""
 	for len(d.data) > 0 && !d.bad {
 		e := d.entry(last)
@@ -112,6 +118,9 @@ func Unmarshal(data []byte) ([]Entry, error) {
 	return out, nil
 }
 
+// listedSize is about what a file takes in a listing, in bytes: more than that.
+const listedSize = 44
+
 func (d *decoder) entry(last string) (e Entry) {
 	shared := d.uvarint()
 	if d.bad || shared > uint64(len(last)) {
@@ -127,7 +136,8 @@ func (d *decoder) entry(last string) (e Entry) {
 			d.bad = true
 			return e
 		}
-		e.Digest = digest.NewDigestFromBytes(digest.SHA256, d.data[:sha256.Size])
+		text := append(make([]byte, 0, len(sumPrefix)+2*sha256.Size), sumPrefix...)
+		e.Digest = digest.Digest(hex.AppendEncode(text, d.data[:sha256.Size]))
 		d.data = d.data[sha256.Size:]
 	case e.IsSymlink():
 		e.Target = d.text()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -96,8 +97,10 @@ func (s *scan) run(ctx context.Context) (*Tree, error) {
 	if t.Read, err = s.hash(ctx); err != nil {
 		return nil, err
 	}
-	t.Unsaved = s.save(old)
+	var saving sync.WaitGroup
+	saving.Go(func() { t.Unsaved = s.save(old) }) // reads of the nodes what entries does not change
 	t.Entries = s.entries()
+	saving.Wait()
 	return t, nil
 }
 
@@ -133,14 +136,14 @@ func (s *scan) find(ctx context.Context) error {
 // entries drops the scan's own fields. All digests share one string, which makes
 // one allocation of tens of thousands.
 func (s *scan) entries() []Entry {
-	const each = len("sha256:") + 2*sha256.Size
+	const each = len(sumPrefix) + 2*sha256.Size
 	var text strings.Builder
 	text.Grow(each * len(s.nodes))
 	var hexed [2 * sha256.Size]byte
 	for _, n := range s.nodes {
 		if n.IsRegular() && n.state != missing {
 			hex.Encode(hexed[:], n.sum[:])
-			text.WriteString("sha256:")
+			text.WriteString(sumPrefix)
 			text.Write(hexed[:])
 		}
 	}
