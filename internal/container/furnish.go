@@ -59,8 +59,8 @@ func (r *run) furnish(ctx context.Context, st *stage) error {
 	return layer.Settle(s.Scratch)
 }
 
-var errWritable = errors.New("it would be written to, which needs a mount, and nothing can be mounted at this level: stacker check says how to get another one " +
-	"(a copy of what is read-only can be shown)")
+var errWritable = errors.New("it would be written to, which needs a mount, and nothing can be mounted at level chroot: all other levels show it, level vroot to a user who is not root, " +
+	"and stacker check says how to get them (a copy of what is read-only can be shown)")
 
 // look finds out what a mount would show.
 func look(m Mount) (source, error) {

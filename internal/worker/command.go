@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -52,6 +53,11 @@ func (s *server) command(ctx context.Context, c *call, r ExecRequest, a snapshot
 			if caches[m.Cache], err = k.cache(ctx, m); err != nil {
 				return k.end, fmt.Errorf("cache mount on %s: %w", m.Target, err)
 			}
+		}
+	}
+	if s.bare && !s.singleID {
+		if err := lend(a, slices.Sorted(maps.Values(caches))); err != nil {
+			return k.end, err
 		}
 	}
 	for i, m := range cmd.Mounts {

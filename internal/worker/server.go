@@ -91,7 +91,7 @@ func Main(ctx context.Context, control *os.File, o MainOptions) error {
 		steps: newRunner(o), singleID: o.SingleID, bare: o.Bare, inMemory: inMemory,
 		plain: inMemory && unix.Setxattr(scratchDir, "user.stacker.probe", []byte("y"), 0) != nil,
 	}
-	own.collect(s.discard)
+	own.collect(takeBack, s.discard)
 	s.exe = sync.OnceValues(s.program)
 	s.plainTools = sync.OnceValues(func() (string, error) { return s.toolsDir(nil) })
 	s.shellTools = sync.OnceValues(func() (string, error) { return s.toolsDir(shell.Names()) })

@@ -60,8 +60,9 @@ func (s *session) end() {
 	_ = s.file.Close()
 }
 
-// collect drops what ended sessions left.
-func (s *session) collect(discard func(id string)) {
+// collect drops what ended sessions left. rescue is called first for each of their snapshots: should
+// this worker be killed before it is through, another one begins again.
+func (s *session) collect(rescue, discard func(id string)) {
 	entries, err := os.ReadDir(activeDir)
 	if err != nil {
 		return
@@ -79,6 +80,11 @@ func (s *session) collect(discard func(id string)) {
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			ended[name] = true
+			for _, e := range entries {
+				if owner, _, ok := strings.Cut(e.Name(), "."); ok && owner == name {
+					rescue(e.Name())
+				}
+			}
 			_ = os.Remove(p)
 		}
 		_ = f.Close()
