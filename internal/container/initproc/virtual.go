@@ -277,7 +277,11 @@ func commandMain() error {
 	if err != nil {
 		return err
 	}
-	return execError(path, syscall.Exec(path, s.Args, s.Env))
+	err = execError(path, syscall.Exec(path, s.Args, s.Env))
+	if _, ok := err.(*foreign); ok {
+		return &fault{"exec " + path + " (a program of 32 bits, or for another machine: at level vroot there are none of these)", syscall.ENOEXEC}
+	}
+	return err
 }
 
 // confineVirtual is confine for a process without privileges.

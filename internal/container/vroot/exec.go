@@ -50,7 +50,7 @@ func (e *engine) planFor(path string) (p *plan, errno syscall.Errno) {
 		if errno != 0 {
 			return p, errno
 		}
-		first, arg, script := scriptLine(fd)
+		first, arg, script := scriptLine(reader(fd))
 		if script {
 			closeFd(fd)
 			if first == "" {
@@ -128,9 +128,9 @@ func reader(fd int) func(b []byte, at int64) (int, error) {
 
 // scriptLine reads the first line of a script: interpreter and argument. script is false
 // for other files.
-func scriptLine(fd int) (interpreter, arg string, script bool) {
+func scriptLine(read func(b []byte, at int64) (int, error)) (interpreter, arg string, script bool) {
 	var b [256]byte // BINPRM_BUF_SIZE
-	n, _ := reader(fd)(b[:], 0)
+	n, _ := read(b[:], 0)
 	line, ok := strings.CutPrefix(string(b[:n]), "#!")
 	if !ok {
 		return "", "", false

@@ -70,7 +70,7 @@ func hostileCalls() {
 		{"ptrace", unix.SYS_PTRACE, []uintptr{16, parent}, []syscall.Errno{unix.EPERM}},
 		{"process_vm_readv", unix.SYS_PROCESS_VM_READV, []uintptr{parent, v, 1, v, 1}, []syscall.Errno{unix.EPERM}},
 		{"kill", unix.SYS_KILL, []uintptr{parent, 0}, []syscall.Errno{unix.ESRCH}},
-		{"kill 1", unix.SYS_KILL, []uintptr{1, 0}, []syscall.Errno{unix.EPERM, unix.ESRCH}},
+		{"thread of process 1", unix.SYS_TGKILL, []uintptr{1, 1, 0}, []syscall.Errno{unix.ESRCH}},
 		{"kill group", unix.SYS_KILL, []uintptr{-parent, 0}, []syscall.Errno{unix.ESRCH}},
 		{"pidfd", unix.SYS_PIDFD_OPEN, []uintptr{parent}, []syscall.Errno{unix.ESRCH}},
 		{"owner of a file", unix.SYS_FCNTL, []uintptr{0, unix.F_SETOWN, parent}, []syscall.Errno{unix.ESRCH}},
