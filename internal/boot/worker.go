@@ -59,7 +59,7 @@ func enterWorker(tree bool) (string, error) {
 	}
 	if tree {
 		if err := attachTree(); err != nil {
-			return "mount the tree area", err
+			return "mount the tree area (its file system must keep owners other than root: else choose another one with --state)", err
 		}
 	}
 	// Refused in a container whose own /proc is partly covered. The one that is

@@ -36,7 +36,7 @@ func choose(name, probe string, trees *overlay.Driver) choice {
 	case snapshot.Overlay:
 		return choice{driver: trees, deep: native.New(trees), err: forced(name, canOverlay(probe))}
 	case snapshot.Native:
-		return choice{driver: native.New(trees), err: forced(name, canTrees(probe))}
+		return choice{driver: native.New(trees), err: forced(name, canNative(probe))}
 	case snapshot.Btrfs:
 		return choice{driver: btrfs.New(trees), err: forced(name, canBtrfs(probe))}
 	case snapshot.Fuse:
@@ -54,7 +54,7 @@ func choose(name, probe string, trees *overlay.Driver) choice {
 		return choice{driver: btrfs.New(trees), why: why}
 	}
 	out := choice{driver: native.New(trees), why: append(why, "not btrfs: "+err.Error())}
-	if err := canTrees(probe); err != nil {
+	if err := canNative(probe); err != nil {
 		out.err = fmt.Errorf("no snapshot driver works in this state directory: %w", err)
 	}
 	return out
@@ -118,6 +118,39 @@ func canTrees(probe string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("try extended attributes: %w", err)
+	}
+	return nil
+}
+
+// canNative tries what the driver native needs beside trees: that the names of a file show the same
+// file. Some file systems in user space (FUSE) cache what they know of a file by its name, so that a
+// change by one name is not seen by the other one, and is not in the layer.
+func canNative(probe string) error {
+	if err := canTrees(probe); err != nil {
+		return err
+	}
+	const before, after = 0o600, 0o640
+	one, two := filepath.Join(probe, "one"), filepath.Join(probe, "two")
+	err := os.WriteFile(one, nil, before)
+	if err == nil {
+		err = os.Link(one, two)
+	}
+	var a, b unix.Stat_t
+	if err == nil {
+		err = unix.Lstat(one, &a) // so that it is cached
+	}
+	if err == nil {
+		err = os.Chmod(two, after)
+	}
+	if err == nil {
+		err = errors.Join(unix.Lstat(one, &a), unix.Lstat(two, &b))
+	}
+	if err != nil {
+		return fmt.Errorf("the file system of the state directory cannot give a file two names, as layers need; choose another one with --state: %w", err)
+	}
+	if a.Ino != b.Ino || a.Mode&0o777 != after {
+		return errors.New("the file system of the state directory does not keep the names of a file together (hard links), " +
+			"so that changes would be lost; choose another one with --state")
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 
 	"build.stacker.dev/internal/container"
 	"build.stacker.dev/internal/snapshot"
@@ -38,8 +40,12 @@ func newRunner(o MainOptions) runner {
 // moved into it for as long as the step runs, and cannot be moved between subvolumes of a btrfs.
 func chooseBare(name, probe string, trees *overlay.Driver) choice {
 	if name == snapshot.Auto || name == "" {
-		out := choose(snapshot.Native, probe, trees)
+		out := choice{driver: native.New(trees)}
 		out.why = []string{"not overlay: nothing can be mounted at this level", "not btrfs: at this level only directories work"}
+		if err := canNative(probe); err != nil {
+			out.err = fmt.Errorf("no snapshot driver works in this state directory: %w", err)
+		}
+		_ = os.RemoveAll(probe) // a left-over is removed with the session
 		return out
 	}
 	out := choose(snapshot.Native, probe, trees)

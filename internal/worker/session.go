@@ -34,7 +34,9 @@ func newSession() (*session, error) {
 		s := &session{name: snapshot.NewID()}
 		f, err := os.OpenFile(filepath.Join(activeDir, sessionFile+s.name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 		if err != nil {
-			return nil, fmt.Errorf("begin session: %w", err)
+			// Among others a file system in user space that looks at the rights of the process itself.
+			return nil, fmt.Errorf("begin session: the worker cannot write to its own directory of the state directory; "+
+				"if that is on a network or in user space (FUSE), choose another one with --state: %w", err)
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 			return nil, errors.Join(fmt.Errorf("begin session: %w", err), f.Close())
