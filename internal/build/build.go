@@ -109,8 +109,8 @@ func (b *Builder) Probe(ctx context.Context, v *graph.Vertex, in []cache.Result,
 	case graph.Diff:
 		return found(b.diff(in))
 	case graph.Change:
-		key, err := b.changeKey(op, in)
-		return solve.Probe{Ingredients: key, Volatile: v.Ignore}, err
+		key, err := b.changeKey(op, in, nil)
+		return solve.Probe{Ingredients: key, Volatile: v.Ignore, Content: b.changeContent(op, in, emit)}, err
 	}
 	return solve.Probe{}, fmt.Errorf("probe: unknown op %T", v.Op)
 }

@@ -27,8 +27,8 @@ import (
 
 // changeKey is what the layer of a Change depends on: the layers below (they
 // decide where links lead, who names mean, and what exists), the actions, and
-// the files that copies take.
-func (b *Builder) changeKey(op graph.Change, in []cache.Result) (cache.Ingredients, error) {
+// the files that copies take; of inputs in skip these are left out.
+func (b *Builder) changeKey(op graph.Change, in []cache.Result, skip map[int]bool) (cache.Ingredients, error) {
 	key := cache.Ingredients{{Name: "step", Value: "change"}}
 	if b.SingleID != nil && b.SingleID() {
 		key.Add("user ids", "one only")
@@ -41,6 +41,9 @@ func (b *Builder) changeKey(op graph.Change, in []cache.Result) (cache.Ingredien
 		}
 		key.Add("action "+strconv.Itoa(i+1), string(text))
 		if a.Copy == nil {
+			continue
+		}
+		if skip[a.Copy.Input] {
 			continue
 		}
 		if err := b.addCopied(&key, a.Copy, in[a.Copy.Input]); err != nil {

@@ -94,8 +94,12 @@ func (a *app) find(ctx context.Context, e *export.Exporter, l location, insecure
 		return found{e.State.Blobs, img.Descriptor, img.String(), nothing}, err
 	case inRegistry:
 		c := e.Registry(insecure)
-		d, _, err := c.Resolve(ctx, l.ref)
-		return found{c.Source(l.ref), d, l.ref.Familiar(), nothing}, err
+		d, data, err := c.Resolve(ctx, l.ref)
+		from := transfer.NewDocuments(c.Source(l.ref))
+		if err == nil {
+			from.Keep(d, data)
+		}
+		return found{from, d, l.ref.Familiar(), nothing}, err
 	case inLayout:
 		lay, err := layout.Open(l.path)
 		if err != nil {

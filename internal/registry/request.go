@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -100,12 +101,40 @@ func (r *repository) exchange(ctx context.Context, req *request, authorization s
 			target.RawQuery = req.query.Encode()
 		}
 		resp, err := r.client.send(ctx, r.host, req, target, authorization)
-		if err != nil && req.url == nil && scheme == "https" && r.host.plainAllowed() && speaksPlain(err, r.host) {
+		if err == nil || req.url != nil || scheme != "https" {
+			return resp, err
+		}
+		switch {
+		case !r.host.plainAllowed():
+			if speaksPlain(err, r.host) {
+				err = fmt.Errorf("%w: it seems to speak plain HTTP, which is for registries that are called insecure", err)
+			}
+			return resp, err
+		case speaksPlain(err, r.host):
 			r.host.usePlain()
 			continue
+		case brokenHandshake(err):
+			return r.tryPlain(ctx, req, authorization, err)
 		}
 		return resp, err
 	}
+}
+
+// tryPlain sends a request over plain HTTP after a TLS handshake that ended without an answer. Where that is no
+// better the error is that of the handshake.
+func (r *repository) tryPlain(ctx context.Context, req *request, authorization string, failed error) (*http.Response, error) {
+	target := r.url("http", req.path)
+	target.RawQuery = req.query.Encode()
+	resp, err := r.client.send(ctx, r.host, req, target, authorization)
+	if err != nil {
+		return nil, failed
+	}
+	if resp.StatusCode == http.StatusBadRequest { // what servers of HTTPS say to HTTP
+		discard(resp)
+		return nil, failed
+	}
+	r.host.usePlain()
+	return resp, nil
 }
 
 // speaksPlain reports whether an error of a TLS connection means that the host
@@ -113,11 +142,27 @@ func (r *repository) exchange(ctx context.Context, req *request, authorization s
 func speaksPlain(err error, h *host) bool {
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) {
-		return string(record.RecordHeader[:]) == "HTTP/"
+		// The first bytes are no record of TLS: a status line, or the text that some servers
+		// send without one. Conn is set for the first record only.
+		return record.Conn != nil
 	}
 	// Without a port, plain HTTP is at another one.
 	var op *net.OpError
 	return h.insecure && (&url.URL{Host: h.address}).Port() == "" && errors.As(err, &op) && op.Op == "dial"
+}
+
+// handshakeError is the failure of a TLS handshake.
+type handshakeError struct{ error }
+
+func (e *handshakeError) Unwrap() error { return e.error }
+
+// brokenHandshake reports whether a TLS handshake ended without a word from the host: it hung up, or
+// waits for the end of a line that does not come.
+func brokenHandshake(err error) bool {
+	var handshake *handshakeError
+	var timeout net.Error
+	return errors.As(err, &handshake) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.As(err, &timeout) && timeout.Timeout())
 }
 
 // retryStatus reports whether repeating may turn a status into a better one.

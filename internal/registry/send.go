@@ -5,12 +5,15 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"build.stacker.dev/internal/reference"
@@ -103,7 +106,7 @@ func (c *Client) sendOnce(ctx context.Context, h *host, req *request, target *ur
 		hreq.Header.Set("Authorization", authorization)
 	}
 	guard.start()
-	resp, err := h.transport.RoundTrip(hreq)
+	resp, err := roundTrip(h, hreq)
 	guard.answered()
 	if err != nil {
 		err = guard.explain(ctx, err)
@@ -112,6 +115,17 @@ func (c *Client) sendOnce(ctx context.Context, h *host, req *request, target *ur
 	}
 	resp.Body = &guardedBody{body: resp.Body, guard: guard, ctx: ctx, cancel: cancel}
 	return resp, nil
+}
+
+// roundTrip sends a request once. The failure of a TLS handshake is a handshakeError.
+func roundTrip(h *host, hreq *http.Request) (*http.Response, error) {
+	var failed atomic.Bool
+	trace := &httptrace.ClientTrace{TLSHandshakeDone: func(_ tls.ConnectionState, err error) { failed.Store(err != nil) }}
+	resp, err := h.transport.RoundTrip(hreq.WithContext(httptrace.WithClientTrace(hreq.Context(), trace)))
+	if err != nil && failed.Load() {
+		err = &handshakeError{err}
+	}
+	return resp, err
 }
 
 // newRequest makes the request for net/http.

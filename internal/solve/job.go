@@ -95,6 +95,14 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 		return cache.Result{}, err
 	}
 	defer release()
+	content, err := j.content(ctx, p)
+	if err != nil {
+		j.emit(Event{Kind: Failed, Err: err})
+		return cache.Result{}, err
+	}
+	if r, ok, err := j.again(inputs, key, content, p); ok || err != nil {
+		return r, err
+	}
 	causes, changes := j.why(key, p)
 	d := &Decision{Pos: j.v.Pos, Stage: j.v.Stage, Step: j.v.Name, Key: string(key), Causes: causes}
 	j.s.decide(d)
@@ -119,11 +127,45 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	if err := j.s.o.Cache.SetLast(j.v.StepID(j.s.o.Dir), rec); err != nil {
 		return cache.Result{}, fmt.Errorf("keep ingredients: %w", err)
 	}
+	if len(content) > 0 {
+		second := *rec
+		second.Key, second.Ingredients = content.Key(), content
+		if err := j.s.o.Cache.Put(&second); err != nil {
+			return cache.Result{}, fmt.Errorf("keep result: %w", err)
+		}
+	}
 	if j.s.o.Shared != nil && p.Volatile == "" {
 		j.s.o.Shared.Keep(rec, j.s.final[j.vertex.ID])
 	}
 	j.emit(Event{Kind: Done, Dur: d.Took})
 	return r, nil
+}
+
+// content gives the ingredients of the second key; none: the step has no such key.
+func (j *job) content(ctx context.Context, p Probe) (cache.Ingredients, error) {
+	if p.Content == nil || j.s.o.NoCache || p.Volatile != "" {
+		return nil, nil
+	}
+	return p.Content(ctx)
+}
+
+// again serves what the step produced out of inputs with the same content, and keeps it under
+// its first key, too.
+func (j *job) again(inputs []cache.Result, key cache.Key, content cache.Ingredients, p Probe) (cache.Result, bool, error) {
+	if len(content) == 0 {
+		return cache.Result{}, false, nil
+	}
+	rec := j.s.o.Cache.Lookup(content.Key())
+	if rec == nil || !j.s.o.Runner.Present(rec.Result) {
+		return cache.Result{}, false, nil
+	}
+	j.s.o.Cache.Touch(rec.Key, j.start)
+	rec.Key, rec.Ingredients = key, p.Ingredients
+	if err := j.s.o.Cache.Put(rec); err != nil {
+		return cache.Result{}, false, fmt.Errorf("keep result: %w", err)
+	}
+	r, ok := j.reuse(key, inputs)
+	return r, ok, nil
 }
 
 // fromShared serves what another machine produced under the key.

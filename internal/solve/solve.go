@@ -6,8 +6,8 @@
 // Every vertex is visited once, as soon as its inputs are there, at the same
 // time as all others that are ready. A source is resolved each time. A step is
 // looked up under the key that its Runner computes from the content of its
-// inputs; only if nothing is kept there it runs, holding the key's lock, so
-// that equal work is done once, also across processes. The package knows no
+// inputs; only if nothing is kept there, nor under a second key that some steps have, it runs, holding
+// the key's lock, so that equal work is done once, also across processes. The package knows no
 // file system, no container and no registry: these are behind Runner.
 package solve
 
@@ -54,6 +54,10 @@ type Probe struct {
 	Result      *cache.Result     // of a source: its result; nothing is looked up
 	Ingredients cache.Ingredients // of a step: what its key is made of
 	Volatile    string            // why the step must run even if it is known; empty: it need not
+	// Content, which may be nil, says again what a step depends on, in a form that is dearer and sees more
+	// as equal: by what its inputs hold, and not by how they came about. It is asked for before
+	// a step runs. No ingredients: that cannot be told.
+	Content func(ctx context.Context) (cache.Ingredients, error)
 }
 
 // Options are the settings of a Solver.

@@ -27,6 +27,7 @@ type fake struct {
 	content map[string]string
 	run     func(ctx context.Context, script string) error
 	gone    bool
+	second  func() (cache.Ingredients, error) // of steps: Probe.Content
 }
 
 func (f *fake) Probe(_ context.Context, v *graph.Vertex, in []cache.Result, _ Sink) (Probe, error) {
@@ -45,6 +46,9 @@ func (f *fake) Probe(_ context.Context, v *graph.Vertex, in []cache.Result, _ Si
 			key.Add("import", r.Content)
 		}
 		p := Probe{Ingredients: key}
+		if f.second != nil {
+			p.Content = func(context.Context) (cache.Ingredients, error) { return f.second() }
+		}
 		if len(op.Binds) > 0 {
 			p.Volatile = "it has binds"
 		}
@@ -142,6 +146,59 @@ func TestReuse(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestContent: a step whose first key is unknown is known by its second one.
+func TestContent(t *testing.T) {
+	c := openCache(t)
+	content, asked := "same", 0
+	f := &fake{content: map[string]string{"a": "1"}, second: func() (cache.Ingredients, error) {
+		asked++
+		if content == "" {
+			return nil, nil
+		}
+		return cache.Ingredients{{Name: "content", Value: content}}, nil
+	}}
+	build := func(o Options) error {
+		o.Cache, o.Runner, o.Now = c, f, time.Now
+		step := vertex("step", graph.Exec{Script: "x"}, vertex("base", graph.Scratch{}), vertex("file", graph.Local{Path: "a"}))
+		return New(o).Solve(t.Context(), targets(step), nil)
+	}
+	for _, tt := range []struct {
+		name, file, content string
+		ran, asked          int
+	}{
+		{"first", "1", "same", 1, 1},
+		{"known by the first key", "1", "other", 1, 1},
+		{"known by the second key", "2", "same", 1, 2},
+		{"then by the first", "2", "other", 1, 2},
+		{"by neither", "3", "new", 2, 3},
+		{"by the second of that run", "4", "new", 2, 4},
+		{"it cannot be told", "5", "", 3, 5},
+		{"and was not kept", "6", "", 4, 6},
+	} {
+		f.content["a"], content = tt.file, tt.content
+		if err := build(Options{}); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if len(f.ran) != tt.ran || asked != tt.asked {
+			t.Errorf("%s: %d runs, asked %d times, want %d and %d", tt.name, len(f.ran), asked, tt.ran, tt.asked)
+		}
+	}
+	f.content["a"], content = "7", "same"
+	if err := build(Options{NoCache: true}); err != nil || len(f.ran) != 5 {
+		t.Errorf("without cache: %d runs, %v, want 5", len(f.ran), err)
+	}
+	f.content["a"] = "8"
+	f.second = func() (cache.Ingredients, error) { return nil, errors.New("broken") }
+	if err := build(Options{}); err == nil || len(f.ran) != 5 {
+		t.Errorf("an error: %d runs, %v, want it told", len(f.ran), err)
+	}
+	f.second = func() (cache.Ingredients, error) { return cache.Ingredients{{Name: "content", Value: "same"}}, nil }
+	f.gone = true
+	if err := build(Options{}); err != nil || len(f.ran) != 6 {
+		t.Errorf("what was kept is gone: %d runs, %v, want 6", len(f.ran), err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -106,6 +107,60 @@ func (b Bytes) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, err
 	data, ok := b[d.Digest]
 	if !ok {
 		return nil, fmt.Errorf("no document %s", d.Digest)
+	}
+	return io.NopCloser(bytes.NewReader(data)), nil
+}
+
+// maxKept is how many bytes of documents Documents keeps at most.
+const maxKept = 32 << 20
+
+// Documents is a Source that reads each manifest and index of another one once, as far as
+// they fit into a few megabytes. It is safe for concurrent use.
+type Documents struct {
+	from Source
+
+	mu   sync.Mutex
+	kept map[document][]byte
+	size int
+}
+
+// document is what a descriptor says that a document is.
+type document struct {
+	digest    digest.Digest
+	mediaType string
+	size      int64
+}
+
+// NewDocuments gives the Documents of a source.
+func NewDocuments(from Source) *Documents {
+	return &Documents{from: from, kept: map[document][]byte{}}
+}
+
+// Keep puts in what was read already, and verified.
+func (s *Documents) Keep(d ocispec.Descriptor, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := document{d.Digest, d.MediaType, d.Size}
+	if s.kept[key] == nil && s.size+len(data) <= maxKept {
+		s.kept[key] = data
+		s.size += len(data)
+	}
+}
+
+// Open implements Source.
+func (s *Documents) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if !image.IsIndex(d.MediaType) && !image.IsManifest(d.MediaType) {
+		return s.from.Open(ctx, d)
+	}
+	s.mu.Lock()
+	data := s.kept[document{d.Digest, d.MediaType, d.Size}]
+	s.mu.Unlock()
+	if data == nil {
+		var err error
+		if data, err = ReadAll(ctx, s.from, d, image.MaxManifestSize); err != nil {
+			return nil, err
+		}
+		s.Keep(d, data)
 	}
 	return io.NopCloser(bytes.NewReader(data)), nil
 }

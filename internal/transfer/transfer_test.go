@@ -6,6 +6,7 @@ package transfer
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -152,5 +153,51 @@ func TestChoose(t *testing.T) {
 	want.Architecture = "s390x"
 	if _, err := Choose(t.Context(), from, root, want); !errors.Is(err, image.ErrNoPlatform) {
 		t.Errorf("got %v, want %v", err, image.ErrNoPlatform)
+	}
+}
+
+// counting is a source that counts what was opened.
+type counting struct {
+	Bytes
+	opened map[digest.Digest]int
+}
+
+func (c counting) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	c.opened[d.Digest]++
+	return c.Bytes.Open(ctx, d)
+}
+
+// TestDocuments copies an index; its documents are read once, one that is known not at all, and
+// not what is too big to be kept.
+func TestDocuments(t *testing.T) {
+	from := counting{Bytes{}, map[digest.Digest]int{}}
+	one, two := picture(t, from.Bytes, "a", "amd64"), picture(t, from.Bytes, "b", "arm64")
+	idx := index(t, from.Bytes, one, two)
+	docs := NewDocuments(from)
+	docs.Keep(idx, from.Bytes[idx.Digest])
+	for range 2 {
+		if err := Image(t.Context(), docs, idx, &place{has: Bytes{}}, Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for d, want := range map[digest.Digest]int{idx.Digest: 0, one.Digest: 1, two.Digest: 1} {
+		if got := from.opened[d]; got != want {
+			t.Errorf("document %s was read %d times, want %d", d, got, want)
+		}
+	}
+	other := one
+	other.Size++
+	if _, err := ReadManifest(t.Context(), docs, other); err == nil {
+		t.Error("a document of another size was taken for one that was read")
+	}
+	docs.size = maxKept
+	three := picture(t, from.Bytes, "c", "s390x")
+	for range 2 {
+		if _, err := ReadManifest(t.Context(), docs, three); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := from.opened[three.Digest]; got != 2 {
+		t.Errorf("without room a document was read %d times, want 2", got)
 	}
 }

@@ -41,6 +41,7 @@ type DraftRequest struct {
 	Level     int
 	Under     string // chain of the draft of this worker that it is on; empty: on Lower
 	Now       int64  // the time of what has no other, in nanoseconds since 1970
+	Digest    bool   // only the digest is wanted: nothing is written or kept, and Out is not used
 }
 
 // ChangeReply is the new layer.

@@ -22,6 +22,9 @@ import (
 
 // draft makes the blob of a layer of actions, and no tree.
 func (s *server) draft(ctx context.Context, c *call, r ChangeRequest, inputs map[int]*fileop.Tree) (out ChangeReply, err error) {
+	if r.Draft.Digest {
+		return s.draftDigest(ctx, r, inputs)
+	}
 	f, err := c.file(r.Draft.Out)
 	if err != nil {
 		return out, err
@@ -44,6 +47,24 @@ func (s *server) draft(ctx context.Context, c *call, r ChangeRequest, inputs map
 	}
 	if err == nil {
 		s.drafts.put(snapshot.Chain(r.Chain, string(out.DiffID)), d)
+	}
+	return out, err
+}
+
+// draftDigest computes the digest of a layer of actions.
+func (s *server) draftDigest(ctx context.Context, r ChangeRequest, inputs map[int]*fileop.Tree) (out ChangeReply, err error) {
+	d, err := fileop.NewDraft(fileop.DraftOptions{Lower: s.paths(r.Lower), Now: time.Unix(0, r.Draft.Now), Diff: diffOptions(r.Clamp, 0, false)})
+	if err != nil {
+		return out, err
+	}
+	defer d.Close()
+	err = fileop.Do(ctx, fileop.Options{Draft: d, Inputs: inputs, SingleID: s.singleID}, r.Actions)
+	if err == nil {
+		res, withRoot, werr := d.Archive(ctx, nil)
+		out.ApplyReply, err = ApplyReply{DiffID: res.DiffID, Size: res.Size, WithRoot: withRoot}, werr
+	}
+	if errors.Is(err, fileop.ErrUndecided) {
+		return ChangeReply{Undecided: true}, nil
 	}
 	return out, err
 }
