@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -436,6 +437,60 @@ func TestHashNoticesWriters(t *testing.T) {
 			t.Errorf("%d writes: %v", tt.writes, err)
 		case !tt.moving && tree.Entries[1].Digest != digest.FromString("0xxx"):
 			t.Errorf("%d writes: a digest of something else", tt.writes)
+		}
+	}
+}
+
+// TestHashOfWhatChangedSinceItWasListed hashes files that are no longer as they were
+// listed: what is found then is what counts.
+func TestHashOfWhatChangedSinceItWasListed(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(file string) error
+		text   string // "": the file is missing
+		err    error
+	}{
+		{"nothing", func(string) error { return nil }, "one", nil},
+		{"longer", func(p string) error { return os.WriteFile(p, []byte("longer"), 0o644) }, "longer", nil},
+		{"shorter", func(p string) error { return os.WriteFile(p, []byte("x"), 0o644) }, "x", nil},
+		{"removed", os.Remove, "", nil},
+		{"directory removed", func(p string) error { return os.RemoveAll(filepath.Dir(p)) }, "", nil},
+		{"link", func(p string) error { return errors.Join(os.Remove(p), os.Symlink("../z", p)) }, "", unix.ELOOP},
+		{"FIFO", func(p string) error { return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o644)) }, "", errMoving},
+		{"directory", func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }, "", errMoving},
+	} {
+		root := makeTree(t, "a/f=one", "z=two")
+		s, err := newScan(OpenIndex(""), root, Options{Workers: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.find(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		waitForTick(t)
+		if err := tt.change(filepath.Join(root, "a/f")); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.hash(t.Context())
+		s.top.close()
+		if !errors.Is(err, tt.err) {
+			t.Errorf("%s: got error %v, want %v", tt.name, err, tt.err)
+		}
+		if err != nil {
+			continue
+		}
+		got := map[string]digest.Digest{}
+		for _, e := range s.entries() {
+			if e.IsRegular() {
+				got[e.Path] = e.Digest
+			}
+		}
+		want := map[string]digest.Digest{"z": digest.FromString("two")}
+		if tt.text != "" {
+			want["a/f"] = digest.FromString(tt.text)
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", tt.name, got, want)
 		}
 	}
 }
