@@ -31,7 +31,12 @@ func TestLoadIntoDocker(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			socket := filepath.Join(t.TempDir(), "s")
+			dir, err := os.MkdirTemp("/tmp", "socket") // its name must be short
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(dir) })
+			socket := filepath.Join(dir, "s")
 			l, err := net.Listen("unix", socket)
 			if err != nil {
 				t.Fatal(err)

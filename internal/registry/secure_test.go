@@ -201,7 +201,7 @@ func (s secureServer) throughPodman(t *testing.T, m memory, desc ocispec.Descrip
 		t.Skip("only root can run podman with a store of its own here")
 	}
 	program := need(t, "podman")[0]
-	dir, err := os.MkdirTemp("", "podman") // its runroot must be short
+	dir, err := os.MkdirTemp("/tmp", "podman") // its runroot must be short
 	if err != nil {
 		t.Fatal(err)
 	}
