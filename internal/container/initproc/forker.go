@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: The stacker authors
+// SPDX-License-Identifier: Apache-2.0
+
+package initproc
+
+import (
+	"os"
+	"syscall"
+
+	"build.stacker.dev/internal/mount"
+)
+
+// ArgFork is the argument of the process that makes the first processes of containers: one for
+// all ordinary steps of a worker. To start this program anew for each of them, and to make
+// anew what is the same in all, was more than half of what a short step cost.
+const ArgFork = "fork"
+
+// forker is that process. It has a mount namespace and a cgroup namespace of its own, and is in
+// the pid namespace of the worker. In its working directory, a file system in memory, is what
+// steps share, and empty places for the mounts of a step: containers get a copy of its mount
+// namespace, and find them there by name.
+//
+//	null, zero …  the devices of Devices
+//	empty         an empty directory, to cover others with
+//	sys           /sys, with its masks
+//	proc dev root places
+type forker struct {
+	container
+	lastCap uintptr  // the kernel's last capability
+	scope   *os.File // landlock rules, see scope; nil: the kernel has none
+	limits  []op     // see setLimits
+}
+
+// serveForks is the life of the process. Each message is a Step with its files, the last of
+// them the socket of the container's first process. It answers with the number of that process
+// (four bytes; 0: there is none), and then with ReportBegun or ReportError. A process that could
+// not start the command waits for its end then. All these processes are children of the worker.
+func serveForks() error {
+	f := &forker{container: container{tty: -1, Step: &Step{}}}
+	prepared := f.prepare()
+	for {
+		s, files, err := receiveStep(1)
+		if err == errClosed {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		pid, err := 0, prepared
+		if err == nil {
+			pid, err = f.start(s, files)
+		}
+		if pid == 0 { // else start has said it
+			_, _ = syscall.Write(controlFd, le32(nil, 0))
+		}
+		for _, file := range files {
+			_ = file.Close()
+		}
+		if err != nil {
+			report(err)
+			continue
+		}
+		send(ReportBegun, nil, nil)
+	}
+}
+
+// prepare makes the working directory and what is in it.
+func (f *forker) prepare() error {
+	syscall.Umask(0)
+	place, err := mount.New("tmpfs", quiet, mount.Option{Key: "mode", Value: "755"}, mount.Option{Key: "nr_inodes", Value: "16"})
+	if err != nil {
+		return fail("mount file system for mounts", err)
+	}
+	f.root = place
+	if err := attachHere(place); err != nil {
+		return err
+	}
+	if err := syscall.Fchdir(int(place.Fd())); err != nil {
+		return fail("enter file system for mounts", err)
+	}
+	for _, name := range [...]string{"proc", "sys", "dev", "root", "empty"} {
+		if err := syscall.Mkdirat(int(place.Fd()), name, 0o755); err != nil {
+			return fail("make place for mounts", err)
+		}
+	}
+	f.dev = place
+	for _, d := range Devices() {
+		if err := f.bindDevice(d.Name, d.Major, d.Minor); err != nil {
+			return fail("mount /dev/"+d.Name, err)
+		}
+	}
+	at, err := openIn(place, "empty", oPath|syscall.O_DIRECTORY)
+	if err != nil {
+		return fail("make place for mounts", err)
+	}
+	defer at.Close()
+	if err := f.coverDir(at); err != nil {
+		return fail("make an empty directory", err)
+	}
+	if err := f.mountSys(); err != nil {
+		return err
+	}
+	return f.look()
+}
+
+// look finds out what the confinement of steps depends on.
+func (f *forker) look() error {
+	for {
+		_, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapbsetRead, f.lastCap+1, 0)
+		if e != 0 {
+			break
+		}
+		f.lastCap++
+	}
+	abi, err := landlockABI()
+	if err == nil && abi >= 6 {
+		f.scope, err = newRules(scopeRules, 0, nil)
+	}
+	return fail("confine to own processes (landlock)", err)
+}
+
+// start starts the container of a step, and says its number to the worker. The error is why
+// the command does not run.
+func (f *forker) start(s *Step, files []*os.File) (int, error) {
+	p, err := f.write(s, files)
+	if err != nil {
+		return 0, err
+	}
+	pid, fault, err := p.run()
+	if err != nil {
+		return 0, err
+	}
+	defer syscall.Close(fault)
+	if _, err := syscall.Write(controlFd, le32(nil, uint32(pid))); err != nil {
+		return pid, fail("answer worker", err)
+	}
+	var said [8]byte // one write to a pipe, so one read
+	got, err := syscall.Read(fault, said[:])
+	for err == syscall.EINTR {
+		got, err = syscall.Read(fault, said[:])
+	}
+	if err == nil && got == 0 {
+		return pid, nil // it was closed by the start of the command
+	}
+	if err != nil || got != len(said) {
+		return pid, errMessage
+	}
+	n, e := int(uint32At(said[:])), syscall.Errno(uint32At(said[4:]))
+	if n == len(p.setup)+len(p.command)-1 {
+		return pid, execErrorIn(files[streams], s.Dir, s.Args[0], e)
+	}
+	return pid, p.failure(n, e)
+}
