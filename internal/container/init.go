@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,11 +37,11 @@ func kindOf(s *Spec) initKind {
 
 // forked tells whether the first process of a step is made by a forking process. It decides for
 // all: the rest get a process of this program to themselves, because they need more of it than
-// system calls that can be listed before the step begins: a search of PATH in the step's root,
-// an answer to its calls, a terminal.
+// system calls that can be listed before the step begins: an answer to its calls, a terminal,
+// a network.
 func forked(s *Spec) bool {
 	k := kindOf(s)
-	return k.ahead && !k.single && strings.Contains(s.Args[0], "/")
+	return k.ahead && !k.single && s.Args[0] != ""
 }
 
 func (k initKind) args() []string {

@@ -58,6 +58,7 @@ func (s *script) fork() (pid uintptr, e syscall.Errno) {
 
 // first is the life of the first process of a container.
 //
+//go:noinline
 //go:norace
 //go:nosplit
 func (s *script) first() {
@@ -77,9 +78,9 @@ func (s *script) first() {
 		}
 		break
 	}
-	pid, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
-	if e != 0 {
-		s.fail(len(s.setup)+len(s.command), e)
+	pid, errno := vfork(uintptr(syscall.SIGCHLD) | syscall.CLONE_VM | syscall.CLONE_VFORK)
+	if errno != 0 {
+		s.fail(len(s.setup)+len(s.command), syscall.Errno(errno))
 	}
 	if pid == 0 {
 		n, e := s.do(s.command)
@@ -88,33 +89,34 @@ func (s *script) first() {
 	s.reap(pid)
 }
 
+// vfork is clone(2) with flags among which are CLONE_VM and CLONE_VFORK: the child, to which it
+// gives 0, runs on this process's stack, while this one waits for its exec or its end. It must
+// be called, and the child's life be spent, in a function that the child does not return from.
+//
+//go:noescape
+func vfork(flags uintptr) (pid, errno uintptr)
+
 // do makes the calls of a list. It gives the number of the one that failed.
 //
 //go:norace
 //go:nosplit
 func (s *script) do(list []op) (int, syscall.Errno) {
-	var regs [registers + 1]uintptr
 	tries := 0
 	for i := 0; i < len(list); i++ {
 		o := &list[i]
-		if o.nr == checkCwd {
-			if s.cwd[0] != '/' {
-				return i, syscall.EACCES
-			}
-			continue
-		}
 		a := o.args
 		if o.reg != 0 {
-			a[o.arg] = regs[o.reg]
+			a[o.arg] = s.regs[o.reg]
 		}
-		r, _, e := syscall.RawSyscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+		r, e := s.call(o.nr, &a)
 		switch {
 		case e == 0:
 			if o.result != 0 {
-				regs[o.result] = r
+				s.regs[o.result] = r
 			}
 			i += o.skipDone
 		case o.any:
+			i += o.skip
 		case o.nr == sysOpenat2 && (e == syscall.EAGAIN || e == syscall.EINTR) && tries < 512: // see openat2
 			tries++
 			i--
@@ -127,13 +129,38 @@ func (s *script) do(list []op) (int, syscall.Errno) {
 	return 0, 0
 }
 
+// call makes one call.
+//
+//go:norace
+//go:nosplit
+func (s *script) call(nr uintptr, a *[6]uintptr) (uintptr, syscall.Errno) {
+	switch nr {
+	case checkCwd:
+		if s.cwd[0] != '/' {
+			return 0, syscall.EACCES
+		}
+		return 0, 0
+	case checkFile:
+		if s.stat.Mode&syscall.S_IFMT != syscall.S_IFREG || s.stat.Mode&0o111 == 0 {
+			return 0, syscall.EACCES
+		}
+		return 0, 0
+	case give:
+		return a[0], 0
+	case refuse:
+		return 0, syscall.Errno(a[0])
+	}
+	r, _, e := syscall.RawSyscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5])
+	return r, e
+}
+
 // fail says which call failed, and waits for its end: the one who is told may want to look at
 // the root.
 //
 //go:norace
 //go:nosplit
 func (s *script) fail(n int, e syscall.Errno) {
-	s.said[0], s.said[1] = uint32(n), uint32(e)
+	s.said = failed{uintptr(n), e, s.regs[regCommand]}
 	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, s.fault, uintptr(unsafe.Pointer(&s.said)), unsafe.Sizeof(s.said))
 	for {
 		_, _, e := syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)

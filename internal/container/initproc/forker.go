@@ -6,6 +6,7 @@ package initproc
 import (
 	"os"
 	"syscall"
+	"unsafe"
 
 	"build.stacker.dev/internal/mount"
 )
@@ -28,7 +29,6 @@ type forker struct {
 	container
 	lastCap uintptr  // the kernel's last capability
 	scope   *os.File // landlock rules, see scope; nil: the kernel has none
-	limits  []op     // see setLimits
 }
 
 // serveForks is the life of the process. Each message is a Step with its files, the last of
@@ -60,7 +60,7 @@ func serveForks() error {
 			report(err)
 			continue
 		}
-		send(ReportBegun, nil, nil)
+		_ = send(ReportBegun, nil, nil) // a worker that is gone is seen above
 	}
 }
 
@@ -134,20 +134,18 @@ func (f *forker) start(s *Step, files []*os.File) (int, error) {
 	if _, err := syscall.Write(controlFd, le32(nil, uint32(pid))); err != nil {
 		return pid, fail("answer worker", err)
 	}
-	var said [8]byte // one write to a pipe, so one read
-	got, err := syscall.Read(fault, said[:])
+	var said failed // one write to a pipe, so one read
+	got, err := syscall.Read(fault, unsafe.Slice((*byte)(unsafe.Pointer(&said)), unsafe.Sizeof(said)))
 	for err == syscall.EINTR {
-		got, err = syscall.Read(fault, said[:])
+		got, err = syscall.Read(fault, unsafe.Slice((*byte)(unsafe.Pointer(&said)), unsafe.Sizeof(said)))
 	}
-	if err == nil && got == 0 {
+	switch {
+	case err == nil && got == 0:
 		return pid, nil // it was closed by the start of the command
-	}
-	if err != nil || got != len(said) {
+	case err != nil || got != int(unsafe.Sizeof(said)):
 		return pid, errMessage
+	case said.call == uintptr(len(p.setup)+len(p.command)-1):
+		return pid, execErrorIn(files[streams], s.Dir, p.paths[said.command], said.errno)
 	}
-	n, e := int(uint32At(said[:])), syscall.Errno(uint32At(said[4:]))
-	if n == len(p.setup)+len(p.command)-1 {
-		return pid, execErrorIn(files[streams], s.Dir, s.Args[0], e)
-	}
-	return pid, p.failure(n, e)
+	return pid, p.failure(said)
 }

@@ -22,14 +22,24 @@ type script struct {
 	control uintptr // the socket to the worker
 	fault   uintptr // a pipe: which call failed, and how
 
-	said   [2]uint32 // what goes into fault: the number of the call, errno
+	said   failed
+	regs   [registers + 1]uintptr
 	cwd    [syscall.PathMax]byte
+	stat   syscall.Stat_t
 	one    [8]byte
 	status uint32
 	usage  syscall.Rusage
 	end    statusReport
 
-	keep []any
+	paths map[uintptr]string // of the command, by their addresses
+	keep  []any
+}
+
+// failed is what goes into script.fault.
+type failed struct {
+	call    uintptr // its number, through both lists
+	errno   syscall.Errno
+	command uintptr // the address of its path, which is the same here and there
 }
 
 // statusReport is a whole report of ReportStatus, from kind on.
@@ -50,7 +60,7 @@ type op struct {
 	result int8 // not 0: the result goes to that register
 
 	// skipDone calls are left out when this one succeeded, and skip when it failed with one of
-	// errs. Every other error ends the script, unless any is set: then none does.
+	// errs, or, where any is set, at all. Every other error ends the script.
 	skipDone int
 	skip     int
 	errs     [4]syscall.Errno
@@ -61,15 +71,21 @@ type op struct {
 }
 
 // registers are numbered from 1.
-const registers = 2
+const registers = 3
 
 const (
-	regPlace   = 1 // where the next mount goes
+	regPlace   = 1 // where the next mount goes, or another file that is of use once
 	regLastPid = 2 // see openLastPid
+	regCommand = 3 // the path of the command
 )
 
-// checkCwd stands in for the number of a system call: script.cwd must be an absolute path.
-const checkCwd = ^uintptr(0)
+// What stands in for the number of a system call.
+const (
+	checkCwd  = ^uintptr(0) - iota // script.cwd must be an absolute path, else EACCES
+	checkFile                      // script.stat must be of a program, else EACCES
+	give                           // the argument is the result
+	refuse                         // the argument is the error
+)
 
 // atFdcwd is AT_FDCWD.
 const atFdcwd = ^uintptr(99)
@@ -142,15 +158,15 @@ func (s *script) moveTo(what string, from uintptr, path string) *op {
 	return o
 }
 
-// failure is what is said of the failed call of that number, counted through both lists.
-func (s *script) failure(n int, e syscall.Errno) error {
+// failure is what is said of a failed call other than the last one.
+func (s *script) failure(f failed) error {
 	all := append(s.setup[:len(s.setup):len(s.setup)], s.command...)
-	if n >= len(all) {
-		return fail("start command", e)
+	if f.call >= uintptr(len(all)) {
+		return fail("start command", f.errno)
 	}
-	o := &all[n]
-	if e == syscall.ELOOP || e == syscall.ENOTDIR {
-		return fail(o.what+o.hint, e)
+	o := &all[f.call]
+	if f.errno == syscall.ELOOP || f.errno == syscall.ENOTDIR {
+		return fail(o.what+o.hint, f.errno)
 	}
-	return fail(o.what, e)
+	return fail(o.what, f.errno)
 }

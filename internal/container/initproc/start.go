@@ -30,12 +30,26 @@ func lookPath(name string, env []string) (string, error) {
 	if index(name, '/') >= 0 {
 		return name, nil
 	}
+	for _, path := range candidates(name, env) {
+		var st syscall.Stat_t
+		if syscall.Stat(path, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Mode&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", &fault{"exec " + name + notInPath, syscall.ENOENT}
+}
+
+const notInPath = " (looked for in PATH)"
+
+// candidates are the paths that PATH makes of a name.
+func candidates(name string, env []string) []string {
 	path := defaultPath
 	for _, e := range env {
 		if len(e) > 5 && e[:5] == "PATH=" {
 			path = e[5:]
 		}
 	}
+	var out []string
 	for path != "" {
 		i := 0
 		for i < len(path) && path[i] != ':' {
@@ -46,13 +60,9 @@ func lookPath(name string, env []string) (string, error) {
 		if dir == "" {
 			dir = "."
 		}
-		var st syscall.Stat_t
-		full := dir + "/" + name
-		if syscall.Stat(full, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Mode&0o111 != 0 {
-			return full, nil
-		}
+		out = append(out, dir+"/"+name)
 	}
-	return "", &fault{"exec " + name + " (looked for in PATH)", syscall.ENOENT}
+	return out
 }
 
 // start starts the command.

@@ -40,6 +40,8 @@ func (f *forker) write(s *Step, files []*os.File) (*script, error) {
 		p.attach(root, files[streams+1+i].Fd(), m)
 	}
 	p.enter(root, s.Dir)
+	p.find(s)
+	p.setLastPid()
 	if err := f.confine(p, s); err != nil {
 		return nil, err
 	}
@@ -50,19 +52,16 @@ func (f *forker) write(s *Step, files []*os.File) (*script, error) {
 // inRoot is how openIn resolves.
 const inRoot = resolveInRoot | resolveNoSymlinks | resolveNoMagicLinks
 
-// errNotForkable means that the worker should have started an init for the step.
-var errNotForkable = &fault{"make container", errMessage}
-
 // Forkable tells whether a step can be one of those of which the first process is forked.
 func (s *Step) Forkable() bool {
-	return s.Ordinary() && !s.Bare && !s.Virtual && !s.Supervised && !s.SingleID && len(s.Args) > 0 && index(s.Args[0], '/') >= 0
+	return s.Ordinary() && !s.Bare && !s.Virtual && !s.Supervised && !s.SingleID && len(s.Args) > 0 && s.Args[0] != ""
 }
 
 // forkable looks at what the worker promises, and at what a message can hold and a system
 // call cannot.
 func (f *forker) forkable(s *Step) error {
 	if !s.Forkable() {
-		return errNotForkable
+		return fail("make container", errMessage) // the worker should have started an init
 	}
 	for _, l := range [...][]string{s.Args, s.Env, {s.Dir}} {
 		for _, v := range l {
@@ -164,7 +163,7 @@ func (p *script) makeTarget(what string, root uintptr, m Mount) {
 	}
 }
 
-// enter does what enterRoot and enterDir do, and setLastPid.
+// enter does what enterRoot and enterDir do.
 func (p *script) enter(root uintptr, dir string) {
 	here := p.str(".")
 	p.add("enter root", syscall.SYS_FCHDIR, root)
@@ -179,8 +178,41 @@ func (p *script) enter(root uintptr, dir string) {
 	p.add(what, syscall.SYS_FCHDIR).reg = regPlace
 	p.add(what, syscall.SYS_GETCWD, uintptr(unsafe.Pointer(&p.cwd)), unsafe.Sizeof(p.cwd))
 	p.add(what, checkCwd)
+}
+
+// setLastPid does what the method of container does.
+func (p *script) setLastPid() {
 	o := p.add("set process id", syscall.SYS_WRITE, 0, p.str(beforeCommand), uintptr(len(beforeCommand)))
 	o.reg, o.any = regLastPid, true
+}
+
+// find does what lookPath does.
+func (p *script) find(s *Step) {
+	p.paths = map[uintptr]string{}
+	choose := func(what, path string) *op {
+		at := p.str(path)
+		p.paths[at] = path
+		o := p.add(what, give, at)
+		o.result = regCommand
+		return o
+	}
+	name := s.Args[0]
+	if index(name, '/') >= 0 {
+		choose("", name)
+		return
+	}
+	what := "exec " + name + notInPath
+	all := candidates(name, s.Env)
+	for i, path := range all {
+		const each = 4 // calls
+		o := p.add(what, syscall.SYS_OPENAT, atFdcwd, p.str(path), oPath|syscall.O_CLOEXEC)
+		o.result, o.any, o.skip = regPlace, true, each-1
+		o = p.add(what, syscall.SYS_FSTAT, 0, uintptr(unsafe.Pointer(&p.stat)))
+		o.reg, o.any, o.skip = regPlace, true, each-2
+		p.add(what, checkFile).on(each-3, syscall.EACCES)
+		choose(what, path).skipDone = each*(len(all)-1-i) + 1
+	}
+	p.add(what, refuse, uintptr(syscall.ENOENT))
 }
 
 // confine does what the method of container does.
@@ -251,6 +283,6 @@ func (p *script) exec(s *Step) {
 	p.add(what, syscall.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))))
 	p.add(what, syscall.SYS_SETGID, uintptr(s.GID))
 	p.add(what, syscall.SYS_SETUID, uintptr(s.UID))
-	p.add(what, syscall.SYS_EXECVE, p.str(s.Args[0]), p.strs(s.Args), p.strs(s.Env))
+	p.add(what, syscall.SYS_EXECVE, 0, p.strs(s.Args), p.strs(s.Env)).reg = regCommand
 	p.setup, p.command = setup, p.setup
 }
