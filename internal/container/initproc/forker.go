@@ -17,13 +17,14 @@ import (
 const ArgFork = "fork"
 
 // forker is that process. It has a mount namespace and a cgroup namespace of its own, and is in
-// the pid namespace of the worker. In its working directory, a file system in memory, is what
-// steps share, and empty places for the mounts of a step: containers get a copy of its mount
-// namespace, and find them there by name.
+// the pid namespace of the worker. Its root, a file system in memory, has what steps share, and
+// empty places for the mounts of a step: containers get a copy of its mount namespace, and find
+// them there by name. There is nothing else in it, since a copy costs by the mount.
 //
 //	null, zero …  the devices of Devices
 //	empty         an empty directory, to cover others with
 //	sys           /sys, with its masks
+//	outer         /proc as it was, without which the kernel allows no new one
 //	proc dev root places
 type forker struct {
 	container
@@ -75,10 +76,7 @@ func (f *forker) prepare() error {
 	if err := attachHere(place); err != nil {
 		return err
 	}
-	if err := syscall.Fchdir(int(place.Fd())); err != nil {
-		return fail("enter file system for mounts", err)
-	}
-	for _, name := range [...]string{"proc", "sys", "dev", "root", "empty"} {
+	for _, name := range [...]string{"proc", "sys", "dev", "root", "empty", "outer"} {
 		if err := syscall.Mkdirat(int(place.Fd()), name, 0o755); err != nil {
 			return fail("make place for mounts", err)
 		}
@@ -98,6 +96,16 @@ func (f *forker) prepare() error {
 		return fail("make an empty directory", err)
 	}
 	if err := f.mountSys(); err != nil {
+		return err
+	}
+	outer, err := f.outerProc()
+	if err == nil {
+		err = f.attachAt(outer, "outer")
+	}
+	if err != nil {
+		return fail("copy /proc", err)
+	}
+	if err := f.enterRoot(); err != nil {
 		return err
 	}
 	return f.look()

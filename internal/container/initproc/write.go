@@ -85,9 +85,8 @@ func (p *script) setAttr(what, path string, attr mount.Attr) {
 // makeProc does what mountProc does.
 func (p *script) makeProc() {
 	const what = "mount /proc"
-	p.mount(what, "none", "proc", "proc", quietFlags, "").on(0, syscall.EPERM).skipDone = 2
-	p.mount(what, "/proc", "proc", "", syscall.MS_BIND|syscall.MS_REC, "") // see there
-	p.setAttr(what, "proc", quiet)
+	p.mount(what, "none", "proc", "proc", quietFlags, "").on(0, syscall.EPERM).skipDone = 1
+	p.mount(what, "outer", "proc", "", syscall.MS_BIND|syscall.MS_REC, "") // see there
 	o := p.add(what, syscall.SYS_OPENAT, atFdcwd, p.str("proc/sys/kernel/ns_last_pid"), syscall.O_WRONLY|syscall.O_CLOEXEC)
 	o.result, o.any = regLastPid, true
 	for _, name := range procMasked {
