@@ -12,43 +12,59 @@ import (
 // receive reads the Step from the control socket, and the root and the mounts. The step's
 // streams become this process's.
 func receive() (*Step, []*os.File, error) {
-	s, files, err := receiveStep(0)
+	m, err := receiveMessage(0)
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, files[streams:], takeStreams(files[:streams])
+	return m.step, m.files[streams:], takeStreams(m.files[:streams])
+}
+
+// message is what the worker sends for one step.
+type message struct {
+	step  *Step
+	files []*os.File // the streams, the root, the mounts, and more
+	raw   []byte     // where the strings of the step are
+}
+
+// close closes the files, and wipes out what was said: it may have been a secret, and the
+// memory of a forking process is copied to the next step's first one.
+func (m *message) close() {
+	for _, f := range m.files {
+		_ = f.Close() // nothing was written by this process
+	}
+	clear(m.raw)
 }
 
 // errClosed says that there will be no more steps.
 var errClosed = errors.New("the worker is gone")
 
-// receiveStep reads a Step and its files: the streams, the root, the mounts, and so many more.
-func receiveStep(more int) (*Step, []*os.File, error) {
+// receiveMessage reads a message with so many more files than each has.
+func receiveMessage(more int) (*message, error) {
 	var head [8]byte
-	mounts, err := receiveFiles(head[:])
+	files, err := receiveFiles(head[:])
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	n := int(uint32At(head[4:]))
-	for len(mounts) < n {
+	for len(files) < n {
 		rest, err := receiveFiles(head[4:5])
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		mounts = append(mounts, rest...)
+		files = append(files, rest...)
 	}
-	b := make([]byte, uint32At(head[:]))
-	if err := readFull(b); err != nil {
-		return nil, nil, err
+	m := &message{files: files, raw: make([]byte, uint32At(head[:]))}
+	if err := readFull(m.raw); err != nil {
+		return nil, err
 	}
-	s, err := Decode(b)
-	if err == nil && len(mounts) != len(s.Mounts)+streams+1+more {
+	m.step, err = Decode(m.raw)
+	if err == nil && len(files) != len(m.step.Mounts)+streams+1+more {
 		err = errMessage
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return s, mounts, nil
+	return m, nil
 }
 
 // streams is how many descriptors come before those of mounts: the command's

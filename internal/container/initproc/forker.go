@@ -40,7 +40,7 @@ func serveForks() error {
 	f := &forker{container: container{tty: -1, Step: &Step{}}}
 	prepared := f.prepare()
 	for {
-		s, files, err := receiveStep(1)
+		m, err := receiveMessage(1)
 		if err == errClosed {
 			return nil
 		}
@@ -49,23 +49,21 @@ func serveForks() error {
 		}
 		pid, err := 0, prepared
 		if err == nil {
-			pid, err = f.start(s, files)
+			pid, err = f.start(m.step, m.files)
 		}
 		if pid == 0 { // else start has said it
 			_, _ = syscall.Write(controlFd, le32(nil, 0))
 		}
-		for _, file := range files {
-			_ = file.Close()
-		}
 		if err != nil {
 			report(err)
-			continue
+		} else {
+			_ = send(ReportBegun, nil, nil) // a worker that is gone is seen above
 		}
-		_ = send(ReportBegun, nil, nil) // a worker that is gone is seen above
+		m.close()
 	}
 }
 
-// prepare makes the working directory and what is in it.
+// prepare makes the root.
 func (f *forker) prepare() error {
 	syscall.Umask(0)
 	place, err := mount.New("tmpfs", quiet, mount.Option{Key: "mode", Value: "755"}, mount.Option{Key: "nr_inodes", Value: "16"})
@@ -134,6 +132,7 @@ func (f *forker) start(s *Step, files []*os.File) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	defer p.wipe()
 	pid, fault, err := p.run()
 	if err != nil {
 		return 0, err

@@ -123,6 +123,15 @@ func (s *script) strs(l []string) uintptr {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(p)))
 }
 
+// wipe clears the strings, for the reason of message.close.
+func (s *script) wipe() {
+	for _, k := range s.keep {
+		if b, ok := k.([]byte); ok {
+			clear(b)
+		}
+	}
+}
+
 // hold gives the address of what v points to, which is on the heap for it.
 func hold[T any](s *script, v *T) uintptr {
 	s.keep = append(s.keep, v)

@@ -79,3 +79,23 @@ func TestReportStatus(t *testing.T) {
 		t.Error("a short report was accepted")
 	}
 }
+
+// What one step was told is not in the memory that the next one's first process is copied from.
+func TestWipe(t *testing.T) {
+	p := new(script)
+	p.exec(&Step{Args: []string{"/x"}, Env: []string{"KEY=secret"}})
+	env := p.keep[len(p.keep)-2].([]byte)
+	if string(env) != "KEY=secret\x00" {
+		t.Fatalf("kept %q, want the variable", env)
+	}
+	p.wipe()
+	m := &message{raw: []byte("KEY=secret")}
+	m.close()
+	for _, b := range [][]byte{env, m.raw} {
+		for _, c := range b {
+			if c != 0 {
+				t.Fatalf("got %q after it was wiped out", b)
+			}
+		}
+	}
+}
