@@ -6,7 +6,8 @@
 // Run is called in the worker: it needs all capabilities in a user namespace that
 // is not the machine's first. It makes the mounts of the step, detached, and
 // starts the container's first process, which attaches them, confines itself and
-// starts the command (package initproc).
+// starts the command (package initproc); of an ordinary step it has that process
+// forked by one that is kept for all of them (forker.go).
 //
 // A step has its own mount, pid, ipc, uts and cgroup namespaces; a network
 // namespace if asked. It sees its root, new /proc and /dev, and a read-only /sys.
@@ -72,12 +73,18 @@ const (
 // from starting, and wraps the errno; how the command itself ended is in Exit.
 // When ctx is done, every process of the step is killed, and the error is the
 // cause.
-func Run(ctx context.Context, s Spec) (Exit, error) { return new(Runner).runWith(ctx, s, false) }
+func Run(ctx context.Context, s Spec) (Exit, error) {
+	rn := new(Runner)
+	defer rn.Close()
+	return rn.runWith(ctx, s, false)
+}
 
-// Runner runs steps one after the other, or at once, as Run does, and keeps the
-// first process of a coming container ready: its start is most of what a short
-// step costs. The zero value is ready for use.
+// Runner runs steps one after the other, or at once, as Run does, and keeps what their start
+// would take longest for: a process that forks the first processes of ordinary containers, and
+// for the others, where they come one after the other, the next one's first process. The zero
+// value is ready for use.
 type Runner struct {
+	forks  forker
 	mu     sync.Mutex
 	spare  *initProcess
 	making sync.WaitGroup
@@ -93,6 +100,9 @@ func (rn *Runner) runWith(ctx context.Context, s Spec, again bool) (Exit, error)
 	}
 	r := &run{spec: s}
 	defer r.close()
+	if forked(&s) {
+		return r.runForked(ctx, &rn.forks)
+	}
 	var err error
 	// Init first: it takes longer to come up than the mounts take to be made.
 	kind := kindOf(&s)
@@ -149,8 +159,9 @@ func (rn *Runner) prepareNext(k initKind) {
 	})
 }
 
-// Close ends the process that was kept ready.
+// Close ends the processes that were kept ready.
 func (rn *Runner) Close() {
+	rn.forks.close()
 	rn.mu.Lock()
 	rn.closed = true
 	p := rn.spare
@@ -190,7 +201,8 @@ type run struct {
 	opened []*os.File // what is closed at the end
 	view   *rootfs.Root
 	init   *initProcess
-	end    func(*initProcess) // ends the step; nil: by killing init
+	begin  func() (initproc.Outcome, error) // waits until the command runs; nil: init is told what to do
+	end    func(*initProcess)               // ends the step; nil: by killing init
 
 	cleanup func() // removes what was made for the step; nil: nothing was
 }
@@ -392,7 +404,7 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 	case err != nil:
 		return Exit{}, fmt.Errorf("%w (container's init: %s)", err, state)
 	case out.Err != "":
-		return Exit{}, &StartError{Text: out.Err, Errno: out.Errno, Machine: out.Machine}
+		return Exit{}, startError(out)
 	}
 	return Exit{
 		Code:   out.Code,
@@ -408,6 +420,10 @@ type StartError struct {
 	Text    string
 	Errno   syscall.Errno
 	Machine uint16 // set where the command is for another machine: its e_machine (elf.h)
+}
+
+func startError(out initproc.Outcome) error {
+	return &StartError{Text: out.Err, Errno: out.Errno, Machine: out.Machine}
 }
 
 // Error implements error.

@@ -27,6 +27,7 @@ type initKind struct {
 	network Network
 	ahead   bool // an ordinary step: most of its mounts are made before it is known
 	single  bool // Spec.SingleID
+	forker  bool // not an init, but the process that forks them
 }
 
 func kindOf(s *Spec) initKind {
@@ -34,8 +35,20 @@ func kindOf(s *Spec) initKind {
 	return initKind{network: s.Network, ahead: s.Network != NetworkNone && shm && !s.Privileged && !s.Terminal, single: s.SingleID}
 }
 
+// forked tells whether the first process of a step is made by a forking process. It decides for
+// all: the rest get a process of this program to themselves, because they need more of it than
+// system calls that can be listed before the step begins: an answer to its calls, a terminal,
+// a network.
+func forked(s *Spec) bool {
+	k := kindOf(s)
+	return k.ahead && !k.single && s.Args[0] != ""
+}
+
 func (k initKind) args() []string {
 	args := []string{initproc.Name}
+	if k.forker {
+		return append(args, initproc.ArgFork)
+	}
 	if k.ahead {
 		args = append(args, initproc.ArgAhead)
 	}
@@ -94,19 +107,37 @@ func spawnInit(k initKind, files []*os.File) (*os.Process, error) {
 		return nil, err
 	}
 	defer high.Close()
-	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
-	if k.network == NetworkNone {
-		flags |= unix.CLONE_NEWNET
-	}
 	proc, err := os.StartProcess(path, k.args(), &os.ProcAttr{
-		Env:   initEnv(),
+		Env:   k.env(),
 		Files: files,
-		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
+		Sys:   &syscall.SysProcAttr{Cloneflags: k.namespaces()},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start container: %w", err)
 	}
 	return proc, nil
+}
+
+// namespaces are those that the process is started in.
+func (k initKind) namespaces() uintptr {
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP)
+	if k.forker {
+		return flags
+	}
+	flags |= unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if k.network == NetworkNone {
+		flags |= unix.CLONE_NEWNET
+	}
+	return flags
+}
+
+// env is the environment of the process. A forking process lives as long as the worker, and
+// is copied for each step: its memory is kept small.
+func (k initKind) env() []string {
+	if k.forker {
+		return []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+	}
+	return initEnv()
 }
 
 // initEnv is an init's environment. The process lives for one command: collecting garbage would

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -26,22 +27,24 @@ const maxRights = 200
 
 // tell sends the step to init: the length of the message and the number of
 // descriptors, these, and the message.
-func (r *run) tell() error {
+func (r *run) tell() error { return r.tellTo(r.init.control, r.mounts) }
+
+func (r *run) tellTo(c *net.UnixConn, files []*os.File) error {
 	msg := r.step.Encode()
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(msg)))
-	head = binary.LittleEndian.AppendUint32(head, uint32(len(r.mounts)))
-	for b, rest := head, r.mounts; len(rest) > 0; b = head[:1] {
+	head = binary.LittleEndian.AppendUint32(head, uint32(len(files)))
+	for b, rest := head, files; len(rest) > 0; b = head[:1] {
 		n := min(len(rest), maxRights)
 		fds := make([]int, n)
 		for i, f := range rest[:n] {
 			fds[i] = int(f.Fd())
 		}
-		if _, _, err := r.init.control.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
+		if _, _, err := c.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
 			return errSilent
 		}
 		rest = rest[n:]
 	}
-	if _, err := r.init.control.Write(msg); err != nil {
+	if _, err := c.Write(msg); err != nil {
 		return errSilent
 	}
 	// Only init has the mounts now: they go when it goes.
@@ -51,11 +54,16 @@ func (r *run) tell() error {
 
 // talk sends the step to init and reads its reports.
 func (r *run) talk() (initproc.Outcome, error) {
-	if err := r.tell(); err != nil {
+	if r.begin != nil {
+		out, err := r.begin()
+		if err != nil || out.Err != "" {
+			return out, err
+		}
+	} else if err := r.tell(); err != nil {
 		return initproc.Outcome{}, err
 	}
 	for {
-		kind, body, err := r.readReport()
+		kind, body, err := r.readReport(r.init.control)
 		if err != nil {
 			return initproc.Outcome{}, err
 		}
@@ -66,10 +74,10 @@ func (r *run) talk() (initproc.Outcome, error) {
 }
 
 // readReport reads one report. A descriptor comes with the first byte of it.
-func (r *run) readReport() (byte, []byte, error) {
+func (r *run) readReport(c *net.UnixConn) (byte, []byte, error) {
 	var head [5]byte
 	oob := make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := r.init.control.ReadMsgUnix(head[:1], oob)
+	n, oobn, _, _, err := c.ReadMsgUnix(head[:1], oob)
 	if err != nil || n == 0 {
 		return 0, nil, errSilent
 	}
@@ -78,7 +86,7 @@ func (r *run) readReport() (byte, []byte, error) {
 			return 0, nil, err
 		}
 	}
-	if _, err := io.ReadFull(r.init.control, head[1:]); err != nil {
+	if _, err := io.ReadFull(c, head[1:]); err != nil {
 		return 0, nil, errSilent
 	}
 	size := binary.LittleEndian.Uint32(head[1:])
@@ -86,7 +94,7 @@ func (r *run) readReport() (byte, []byte, error) {
 		return 0, nil, fmt.Errorf("report of container's init has %d bytes", size)
 	}
 	body := make([]byte, size)
-	if _, err := io.ReadFull(r.init.control, body); err != nil {
+	if _, err := io.ReadFull(c, body); err != nil {
 		return 0, nil, errSilent
 	}
 	return head[0], body, nil

@@ -67,16 +67,29 @@ func (c *container) confine() error {
 	return fail("install system call filter", install.Install(c.Seccomp))
 }
 
-func (c *container) setLimits() error {
-	if err := lower(syscall.RLIMIT_NOFILE, softFiles, hardFiles); err != nil {
-		return fail("limit open files", err)
-	}
-	if err := lower(rlimitNproc, maxProcs, maxProcs); err != nil {
-		return fail("limit processes", err)
-	}
+// ownLimits are those that every step has, unless it sets others.
+var ownLimits = [...]struct {
+	what       string
+	resource   int
+	soft, hard uint64
+}{
+	{"limit open files", syscall.RLIMIT_NOFILE, softFiles, hardFiles},
+	{"limit processes", rlimitNproc, maxProcs, maxProcs},
 	// No core file, and no helper of the host that is started to take one.
-	if err := lower(syscall.RLIMIT_CORE, 0, 0); err != nil {
-		return fail("limit core files", err)
+	{"limit core files", syscall.RLIMIT_CORE, 0, 0},
+}
+
+// setLimits sets limits. Setrlimit rather than prlimit for RLIMIT_NOFILE: package syscall must
+// forget the limit that the process was started with, else it gives that one to the command.
+func (c *container) setLimits() error {
+	for _, l := range ownLimits {
+		to, err := lowered(l.resource, l.soft, l.hard)
+		if err == nil {
+			err = syscall.Setrlimit(l.resource, &to)
+		}
+		if err != nil {
+			return fail(l.what, err)
+		}
 	}
 	for _, l := range c.Limits {
 		err := syscall.Setrlimit(int(l.Resource), &syscall.Rlimit{Cur: l.Cur, Max: l.Max})
@@ -87,17 +100,14 @@ func (c *container) setLimits() error {
 	return nil
 }
 
-// lower sets a limit, as far as the hard limit allows. Setrlimit rather than
-// prlimit for RLIMIT_NOFILE: package syscall must forget the limit that the
-// process was started with, else it gives that one to the command.
-func lower(resource int, soft, hard uint64) error {
-	var l syscall.Rlimit
+// lowered gives a limit as far as the hard limit allows.
+func lowered(resource int, soft, hard uint64) (l syscall.Rlimit, err error) {
 	if err := syscall.Getrlimit(resource, &l); err != nil {
-		return err
+		return l, err
 	}
 	l.Max = min(l.Max, hard)
 	l.Cur = min(l.Max, soft)
-	return syscall.Setrlimit(resource, &l)
+	return l, nil
 }
 
 // joinKeyring leaves the session keyring of outside for a new, anonymous one.
@@ -139,16 +149,28 @@ func dropCaps(keep uint64) error {
 
 const capVersion3 = 0x20080522
 
-func clearInheritable() error {
-	hdr := struct {
-		version uint32
-		pid     int32
-	}{version: capVersion3}
-	var data [2]struct{ effective, permitted, inheritable uint32 }
-	_, _, e := syscall.RawSyscall(syscall.SYS_CAPGET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data)), 0)
+// capsets are the arguments of capget(2) and capset(2).
+type capsets struct {
+	version uint32
+	pid     int32
+	data    [2]struct{ effective, permitted, inheritable uint32 }
+}
+
+// withoutInheritable gives the capabilities of this thread, with none to be inherited by exec.
+func withoutInheritable() (*capsets, error) {
+	c := &capsets{version: capVersion3}
+	_, _, e := syscall.RawSyscall(syscall.SYS_CAPGET, uintptr(unsafe.Pointer(&c.version)), uintptr(unsafe.Pointer(&c.data)), 0)
 	if e != 0 {
-		return e
+		return nil, e
 	}
-	data[0].inheritable, data[1].inheritable = 0, 0
-	return errnoErr(syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data)), 0))
+	c.data[0].inheritable, c.data[1].inheritable = 0, 0
+	return c, nil
+}
+
+func clearInheritable() error {
+	c, err := withoutInheritable()
+	if err != nil {
+		return err
+	}
+	return errnoErr(syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&c.version)), uintptr(unsafe.Pointer(&c.data)), 0))
 }

@@ -9,33 +9,62 @@ import (
 	"syscall"
 )
 
-// receive reads the Step from the control socket, and the root and the mounts.
+// receive reads the Step from the control socket, and the root and the mounts. The step's
+// streams become this process's.
 func receive() (*Step, []*os.File, error) {
-	var head [8]byte
-	mounts, err := receiveFiles(head[:])
+	m, err := receiveMessage(0)
 	if err != nil {
 		return nil, nil, err
 	}
+	return m.step, m.files[streams:], takeStreams(m.files[:streams])
+}
+
+// message is what the worker sends for one step.
+type message struct {
+	step  *Step
+	files []*os.File // the streams, the root, the mounts, and more
+	raw   []byte     // where the strings of the step are
+}
+
+// close closes the files, and wipes out what was said: it may have been a secret, and the
+// memory of a forking process is copied to the next step's first one.
+func (m *message) close() {
+	for _, f := range m.files {
+		_ = f.Close() // nothing was written by this process
+	}
+	clear(m.raw)
+}
+
+// errClosed says that there will be no more steps.
+var errClosed = errors.New("the worker is gone")
+
+// receiveMessage reads a message with so many more files than each has.
+func receiveMessage(more int) (*message, error) {
+	var head [8]byte
+	files, err := receiveFiles(head[:])
+	if err != nil {
+		return nil, err
+	}
 	n := int(uint32At(head[4:]))
-	for len(mounts) < n {
-		more, err := receiveFiles(head[4:5])
+	for len(files) < n {
+		rest, err := receiveFiles(head[4:5])
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		mounts = append(mounts, more...)
+		files = append(files, rest...)
 	}
-	b := make([]byte, uint32At(head[:]))
-	if err := readFull(b); err != nil {
-		return nil, nil, err
+	m := &message{files: files, raw: make([]byte, uint32At(head[:]))}
+	if err := readFull(m.raw); err != nil {
+		return nil, err
 	}
-	s, err := Decode(b)
-	if err == nil && len(mounts) != len(s.Mounts)+streams+1 {
+	m.step, err = Decode(m.raw)
+	if err == nil && len(files) != len(m.step.Mounts)+streams+1+more {
 		err = errMessage
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return s, mounts[streams:], takeStreams(mounts[:streams])
+	return m, nil
 }
 
 // streams is how many descriptors come before those of mounts: the command's
@@ -60,6 +89,9 @@ func receiveFiles(b []byte) ([]*os.File, error) {
 	n, oobn, _, _, err := syscall.Recvmsg(controlFd, b, oob[:], syscall.MSG_CMSG_CLOEXEC|syscall.MSG_WAITALL)
 	for err == syscall.EINTR {
 		n, oobn, _, _, err = syscall.Recvmsg(controlFd, b, oob[:], syscall.MSG_CMSG_CLOEXEC|syscall.MSG_WAITALL)
+	}
+	if err == nil && n == 0 {
+		return nil, errClosed
 	}
 	if err == nil && n != len(b) {
 		err = errMessage
@@ -111,6 +143,8 @@ const (
 	ReportConsole = 'c' // nothing follows; the terminal's master end rides on it
 	ReportError   = 'e' // errno and ELF machine (four bytes each), and text: the command did not start
 	ReportExit    = 'x' // five numbers: code, signal, microseconds user and system, KiB
+	ReportStatus  = 'w' // four numbers of eight bytes: status of wait(2), microseconds user and system, KiB
+	ReportBegun   = 'b' // of a forking process: nothing follows; the command runs
 )
 
 // Outcome is what a report says.
@@ -138,11 +172,7 @@ func report(err error) {
 func reportExit(status syscall.WaitStatus) {
 	var use syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_CHILDREN, &use) // zero is as good as an error
-	code, signal := status.ExitStatus(), 0
-	if status.Signaled() {
-		signal = int(status.Signal())
-		code = 128 + signal
-	}
+	code, signal := codes(status)
 	var e encoder
 	e.number(uint64(code))
 	e.number(uint64(signal))
@@ -150,6 +180,14 @@ func reportExit(status syscall.WaitStatus) {
 	e.number(uint64(use.Stime.Sec*1e6 + int64(use.Stime.Usec)))
 	e.number(uint64(use.Maxrss))
 	send(ReportExit, e.b, nil)
+}
+
+// codes gives the exit status, which is 128 and the signal after a signal, and the signal.
+func codes(status syscall.WaitStatus) (code, signal int) {
+	if status.Signaled() {
+		return 128 + int(status.Signal()), int(status.Signal())
+	}
+	return status.ExitStatus(), 0
 }
 
 func sendConsole(master int) error {
@@ -173,6 +211,14 @@ func ParseReport(kind byte, b []byte) (Outcome, error) {
 			return Outcome{}, errMessage
 		}
 		return Outcome{Err: string(b[8:]), Errno: syscall.Errno(uint32At(b)), Machine: uint16(uint32At(b[4:]))}, nil
+	case ReportStatus:
+		if len(b) != 32 {
+			return Outcome{}, errMessage
+		}
+		n := func(i int) uint64 { return uint64(uint32At(b[8*i:])) | uint64(uint32At(b[8*i+4:]))<<32 }
+		o := Outcome{User: int64(n(1)), System: int64(n(2)), MaxRSS: int64(n(3)), Ended: true}
+		o.Code, o.Signal = codes(syscall.WaitStatus(n(0)))
+		return o, nil
 	case ReportExit:
 		d := decoder{b: b}
 		o := Outcome{

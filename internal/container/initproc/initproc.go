@@ -16,6 +16,11 @@
 //     until the command itself does (start.go),
 //  5. reports and exits, on which the kernel kills all that is left.
 //
+// For ordinary steps nothing is started: one process of the worker, which was started with ArgFork
+// (forker.go), makes copies of itself. A copy does what is listed above with a list of system
+// calls that was written before (write.go, script.go) by code that is of the very few kinds that
+// can run there (fork.go). The order and the calls are the same.
+//
 // Where there are no namespaces (Step.Bare), the process stays outside: it starts the one that
 // confines itself and becomes the command, and sees to it that nothing of the step outlives it
 // (bare.go, inner.go).
@@ -112,6 +117,12 @@ func Main(args []string, supervise Supervise, virtual Virtual) {
 	// executable be opened through /proc, by less privileged ones.
 	_ = prctl(prSetDumpable, 0)
 	_ = prctl(prSetName, uintptr(unsafe.Pointer(unsafe.StringData(Name+"\x00")))) // for process lists
+	if len(args) > 1 && args[1] == ArgFork {
+		if err := serveForks(); err != nil {
+			report(err)
+		}
+		syscall.Exit(0)
+	}
 	c := &container{tty: -1}
 	aheadErr := c.makeAhead(args)
 	s, mounts, err := receive()

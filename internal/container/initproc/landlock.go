@@ -32,6 +32,9 @@ func landlockABI() (int, error) {
 	return int(abi), errnoErr(0, 0, e)
 }
 
+// scopeRules are what scope forbids.
+var scopeRules = landlockRuleset{scoped: landlockScopeAbstractUnix | landlockScopeSignal}
+
 // scope keeps the command from the abstract sockets and the processes of others.
 // Kernels before 6.12 cannot.
 func scope() error {
@@ -39,7 +42,7 @@ func scope() error {
 	if err != nil || abi < 6 {
 		return err
 	}
-	return landlock(landlockRuleset{scoped: landlockScopeAbstractUnix | landlockScopeSignal}, nil)
+	return landlock(scopeRules, nil)
 }
 
 // confineFiles keeps the command to the files below root, and to its own processes and sockets

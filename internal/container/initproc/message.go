@@ -3,7 +3,10 @@
 
 package initproc
 
-import "errors"
+import (
+	"errors"
+	"unsafe"
+)
 
 // Step is what the init of a container is told. It travels over the control
 // socket as a flat message: numbers as unsigned varints, strings and lists with
@@ -92,7 +95,8 @@ func (s *Step) Encode() []byte {
 	return e.b
 }
 
-// Decode reads the message.
+// Decode reads the message. The strings are where they are in b, which must not change while
+// they are in use.
 func Decode(b []byte) (*Step, error) {
 	d := decoder{b: b}
 	s := &Step{Args: d.strings(), Env: d.strings(), Dir: d.string(), Hostname: d.string()}
@@ -198,7 +202,7 @@ func (d *decoder) bool() bool { return d.number() != 0 }
 
 func (d *decoder) string() string {
 	n := d.length()
-	s := string(d.b[:n])
+	s := unsafe.String(unsafe.SliceData(d.b), n)
 	d.b = d.b[n:]
 	return s
 }

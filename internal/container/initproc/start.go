@@ -4,6 +4,7 @@
 package initproc
 
 import (
+	"os"
 	"syscall"
 	"unsafe"
 )
@@ -11,22 +12,44 @@ import (
 // defaultPath is searched where the environment has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// index gives the place of c in s; -1: it is not there.
+func index(s string, c byte) int {
+	for i := range len(s) {
+		if s[i] == c {
+			return i
+		}
+	}
+	return -1
+}
+
 // lookPath finds the command. It runs inside the root, in the step's directory.
 func lookPath(name string, env []string) (string, error) {
 	if name == "" {
 		return "", fail("exec ''", syscall.ENOENT)
 	}
-	for i := range len(name) {
-		if name[i] == '/' {
-			return name, nil
+	if index(name, '/') >= 0 {
+		return name, nil
+	}
+	for _, path := range candidates(name, env) {
+		var st syscall.Stat_t
+		if syscall.Stat(path, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Mode&0o111 != 0 {
+			return path, nil
 		}
 	}
+	return "", &fault{"exec " + name + notInPath, syscall.ENOENT}
+}
+
+const notInPath = " (looked for in PATH)"
+
+// candidates are the paths that PATH makes of a name.
+func candidates(name string, env []string) []string {
 	path := defaultPath
 	for _, e := range env {
 		if len(e) > 5 && e[:5] == "PATH=" {
 			path = e[5:]
 		}
 	}
+	var out []string
 	for path != "" {
 		i := 0
 		for i < len(path) && path[i] != ':' {
@@ -37,13 +60,9 @@ func lookPath(name string, env []string) (string, error) {
 		if dir == "" {
 			dir = "."
 		}
-		var st syscall.Stat_t
-		full := dir + "/" + name
-		if syscall.Stat(full, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Mode&0o111 != 0 {
-			return full, nil
-		}
+		out = append(out, dir+"/"+name)
 	}
-	return "", &fault{"exec " + name + " (looked for in PATH)", syscall.ENOENT}
+	return out
 }
 
 // start starts the command.
@@ -73,12 +92,34 @@ func (c *container) start(path string) (int, error) {
 
 // execError says what ENOENT and ENOEXEC of execve(2) leave open.
 func execError(path string, err error) error {
-	var st syscall.Stat_t
+	return explain(path, err, func(path string) (int, error) {
+		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	})
+}
+
+// execErrorIn is execError for a command in the directory dir of a root that is not this
+// process's.
+func execErrorIn(root *os.File, dir, path string, err error) error {
+	return explain(path, err, func(path string) (int, error) {
+		if path[0] != '/' {
+			path = dir + "/" + path
+		}
+		f, err := openat2(int(root.Fd()), path, syscall.O_RDONLY|syscall.O_NONBLOCK, resolveInRoot|resolveNoMagicLinks)
+		if err != nil {
+			return -1, err
+		}
+		defer f.Close()
+		return syscall.Dup(int(f.Fd()))
+	})
+}
+
+// explain looks at the file of a command that could not be started. open opens it for reading.
+func explain(path string, err error, open func(string) (int, error)) error {
 	switch {
-	case err == syscall.ENOENT && syscall.Stat(path, &st) == nil:
+	case err == syscall.ENOENT && isThere(path, open):
 		return &fault{"exec " + path + " (it is there, but the interpreter or loader that it needs is not)", err}
 	case err == syscall.ENOEXEC:
-		if m := machineOf(path, 1); m != 0 {
+		if m := machineOf(path, 1, open); m != 0 {
 			return &foreign{fault{"exec " + path + " (a program for another machine)", err}, m}
 		}
 		return &fault{"exec " + path + " (a script without #! line, or damaged)", err}
@@ -86,10 +127,18 @@ func execError(path string, err error) error {
 	return &fault{"exec " + path, err}
 }
 
+func isThere(path string, open func(string) (int, error)) bool {
+	fd, err := open(path)
+	if err == nil {
+		_ = syscall.Close(fd)
+	}
+	return err == nil || err == syscall.EACCES
+}
+
 // machineOf gives the machine that an ELF program is for, or the interpreter of a
 // script; 0 where it is neither.
-func machineOf(path string, scripts int) uint16 {
-	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+func machineOf(path string, scripts int, open func(string) (int, error)) uint16 {
+	fd, err := open(path)
 	if err != nil {
 		return 0
 	}
@@ -106,7 +155,7 @@ func machineOf(path string, scripts int) uint16 {
 	case n >= 20 && string(b[:4]) == "\x7fELF":
 		return uint16(b[19])<<8 | uint16(b[18])
 	case n > 2 && string(b[:2]) == "#!" && scripts > 0:
-		return machineOf(interpreter(b[2:n]), scripts-1)
+		return machineOf(interpreter(b[2:n]), scripts-1, open)
 	}
 	return 0
 }

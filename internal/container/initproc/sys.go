@@ -13,6 +13,8 @@ import (
 // calls since Linux 5.1 are the same on every architecture.
 const (
 	sysCloseRange            = 436
+	sysMoveMount             = 429
+	sysMountSetattr          = 442
 	sysOpenat2               = 437
 	sysLandlockCreateRuleset = 444
 	sysLandlockAddRule       = 445
@@ -28,6 +30,7 @@ const (
 
 	prSetDumpable       = 4
 	prSetName           = 15
+	prCapbsetRead       = 23
 	prCapbsetDrop       = 24
 	prSetChildSubreaper = 36
 	prSetNoNewPrivs     = 38
@@ -35,6 +38,13 @@ const (
 	prCapAmbientClear   = 4
 
 	keyctlJoinSessionKeyring = 1
+
+	atRecursive   = 0x8000
+	moveFromEmpty = 4    // MOVE_MOUNT_F_EMPTY_PATH
+	moveToEmpty   = 0x40 // MOVE_MOUNT_T_EMPTY_PATH
+
+	cloneNewCgroup = 0x02000000
+	cloneParent    = 0x8000
 
 	tiocgptn    = 0x80045430
 	tiocsptlck  = 0x40045431

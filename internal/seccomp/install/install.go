@@ -39,6 +39,26 @@ func Install(prog []byte) error {
 	return err
 }
 
+// Arguments are those of the system call that Install makes.
+type Arguments struct {
+	Operation, Flags uintptr
+	Program          *byte // struct sock_fprog
+}
+
+// Call gives the number and the arguments of the system call that Install makes, for a process
+// that can make nothing but system calls. They hold prog.
+func Call(prog []byte) (nr uintptr, a Arguments, err error) {
+	if !valid(prog) {
+		return 0, Arguments{}, syscall.EINVAL
+	}
+	p := &fprog{len: uint16(len(prog) / insnSize), filter: unsafe.SliceData(prog)}
+	return sysSeccomp, Arguments{setModeFilter, specAllow, (*byte)(unsafe.Pointer(p))}, nil
+}
+
+func valid(prog []byte) bool {
+	return len(prog) > 0 && len(prog)%insnSize == 0 && len(prog)/insnSize <= 4096
+}
+
 // Listen is Install for a program that hands calls over (seccomp.Options.Supervise).
 // It gives the descriptor, close-on-exec, that they are read from
 // (seccomp_unotify(2)). Where a filter of this kind is in force already, the error is
@@ -49,7 +69,7 @@ func Listen(prog []byte) (int, error) {
 
 // load loads prog with the first flags that this kernel knows.
 func load(prog []byte, flags ...uintptr) (int, error) {
-	if len(prog) == 0 || len(prog)%insnSize != 0 || len(prog)/insnSize > 4096 {
+	if !valid(prog) {
 		return 0, syscall.EINVAL
 	}
 	p := fprog{len: uint16(len(prog) / insnSize), filter: unsafe.SliceData(prog)}
