@@ -142,9 +142,9 @@ func (k initKind) env() []string {
 
 // initEnv is an init's environment. The process lives for one command: collecting garbage would
 // not pay, unless much is asked of a supervisor in it, nor would reading how many processors its
-// cgroup allows.
+// cgroup allows. Nor are there goroutines that one which computes for long would keep waiting.
 func initEnv() []string {
-	return []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=64MiB", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+	return []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=64MiB", "GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0"}
 }
 
 // controlSocket makes the two ends of an init's socket.

@@ -43,8 +43,7 @@ type Call struct {
 func (c *Core) Next(listener int) (Call, syscall.Errno) {
 	s := c.s
 	s.listener = uintptr(listener)
-	s.call = notification{}
-	_, _, e := syscall.Syscall(syscall.SYS_IOCTL, s.listener, notifRecv, uintptr(unsafe.Pointer(&s.call)))
+	e := s.receive()
 	call := Call{ID: s.call.id, PID: s.call.pid, NR: int(s.call.nr), Args: s.call.args}
 	if s.call.arch != audit {
 		call.NR = -1

@@ -111,6 +111,8 @@ type supervisor struct {
 	mount   uint64 // its mount
 	chroots bool   // a process has changed its root
 
+	poll       pollFd
+	wait       syscall.Timespec
 	call       notification
 	pathLen    int
 	path       [pathMax + 1]byte         // argument of the call, with its NUL
@@ -162,6 +164,19 @@ const (
 	flagContinue  = 1
 	flagSync      = 1 // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 	addFDFlagSend = 2
+)
+
+// pollFd is struct pollfd.
+type pollFd struct {
+	fd            int32
+	events, ready int16
+}
+
+const (
+	pollIn = 1
+
+	// busyWait is how many nanoseconds after a call the next one is thought to be near.
+	busyWait = 50e6
 )
 
 // answer is what becomes of a call.
@@ -216,9 +231,7 @@ func (s *supervisor) loop(listener int) error {
 	// Linux 6.6. Without it answers come later, that is all.
 	_ = s.ioctl(notifSetFlags, flagSync)
 	for {
-		s.call = notification{}
-		_, _, e := syscall.Syscall(syscall.SYS_IOCTL, s.listener, notifRecv, uintptr(unsafe.Pointer(&s.call)))
-		switch e {
+		switch e := s.receive(); e {
 		case 0:
 		case syscall.EINTR, syscall.ENOENT: // the process was killed meanwhile
 			continue
@@ -229,6 +242,26 @@ func (s *supervisor) loop(listener int) error {
 			return errors.New("answer system call: " + e.Error())
 		}
 	}
+}
+
+// receive waits for a call. It tells Go's scheduler of that wait only where no call is
+// near. A goroutine that is in a system call whenever the scheduler looks loses its
+// processor each time, gets it back by way of another thread, and is looked at again
+// 20 microseconds later (retake and sysmon in Go's runtime): that cost more than the
+// answers. What the scheduler is not told of must end soon, because who stops all
+// goroutines waits for it: the first wait has a limit, and the call is there after it.
+func (s *supervisor) receive() syscall.Errno {
+	s.call = notification{}
+	call := uintptr(unsafe.Pointer(&s.call))
+	s.poll = pollFd{fd: int32(s.listener), events: pollIn}
+	s.wait = syscall.Timespec{Nsec: busyWait}
+	n, _, _ := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&s.poll)), 1, uintptr(unsafe.Pointer(&s.wait)), 0, 0, 0)
+	if int(n) == 1 && s.poll.ready == pollIn {
+		// It does not block: where the process was killed meanwhile, it is ENOENT.
+		return s.ioctl(notifRecv, call)
+	}
+	_, _, e := syscall.Syscall(syscall.SYS_IOCTL, s.listener, notifRecv, call)
+	return e
 }
 
 func (s *supervisor) respond(a answer) syscall.Errno {
