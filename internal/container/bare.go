@@ -20,7 +20,8 @@ import (
 // their default filter of system calls, as its root. The zero value is ready for use. It is
 // for processes that are their descendants' reaper (PR_SET_CHILD_SUBREAPER).
 //
-// A step's root is entered by chroot(2), which the step has not the right to call again; a
+// A step's root is entered by chroot(2), which the step has not the right to call again (where it
+// would change nothing, it is told that it has happened); a
 // landlock domain keeps it to the files of its root, and its signals and tracing to its own
 // processes; the rest is as in Run: eleven capabilities less one, a filter of system calls, no
 // descriptors of outside. What Mounts name is moved or copied into the root while the step runs
@@ -44,7 +45,7 @@ const bareCaps = keepCaps &^ (1 << unix.CAP_SYS_CHROOT)
 // bareFilters memoizes the filters, with a network and without.
 var bareFilters = sync.OnceValues(func() (out [2][]byte, err error) {
 	for i := range out {
-		out[i], err = seccomp.Program(seccomp.Options{Caps: bareCaps, NoNetwork: i == 1, OwnLimits: true})
+		out[i], err = seccomp.Program(seccomp.Options{Caps: bareCaps, NoNetwork: i == 1, OwnLimits: true, AskRoot: true})
 		if err != nil {
 			return out, err
 		}

@@ -101,6 +101,21 @@ func TestBareEscape(t *testing.T) {
 	}
 }
 
+// TestBareSameRoot calls chroot(2), as package managers do before each script: to the root that the
+// step is in it succeeds, to others not.
+func TestBareSameRoot(t *testing.T) {
+	s := newBareStep(t, "/bin/sh", "-c", `exec 2>&1
+		mkdir /jail; cp /bin/busybox /jail/sh; ln -s / /jail/top
+		for d in / // /. . ./; do cd /; chroot $d /bin/sh -c "echo in $d" || exit 1; done
+		for d in /jail .. /jail/.. /jail/top /../ '' ./..; do cd /; chroot "$d" /sh -c 'echo out' && exit 1; done
+		cd /jail; chroot . /sh -c 'echo out' && exit 1
+		(trap 'exit 3' TERM; chroot / sleep 0) & wait $!; echo $?`)
+	out := bareOutput(t, s)
+	if want := "in /\nin //\nin /.\nin .\nin ./\n"; !strings.HasPrefix(out, want) || strings.Contains(out, "\nout") || !strings.HasSuffix(out, "\n0\n") {
+		t.Errorf("output = %q, want %q, then refusals and 0", out, want)
+	}
+}
+
 func TestBareLeftovers(t *testing.T) {
 	s := newBareStep(t, "/bin/sh", "-c", "sleep 1000 & setsid sleep 1001 & (setsid sleep 1002 &) ; (trap '' TERM HUP INT; while true; do sleep 1003; done) & exit 3")
 	_, exit, err := outputOf(t, s, new(Bare).Run)

@@ -107,6 +107,9 @@ func spansOf(rows []row, a arch, o Options) ([]span, error) {
 		if o.OwnLimits && r.name == "prlimit64" {
 			v = checkOwnLimits
 		}
+		if o.AskRoot && r.name == "chroot" && (a == x8664 || a == aarch64) {
+			v = notify
+		}
 		nr := uint32(r.nr[a])
 		if _, twice := verdicts[nr]; twice {
 			return nil, fmt.Errorf("number %d of %s is taken", nr, r.name)

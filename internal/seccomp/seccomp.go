@@ -46,6 +46,9 @@ type Options struct {
 	// of others: the kernel allows it to who has the same ids, and a process whose limit of
 	// processor time is lowered is killed. landlock does not keep from that.
 	OwnLimits bool
+	// AskRoot hands chroot(2) over to the listener of the filter, of the machine's own architecture
+	// only, whatever Caps says.
+	AskRoot bool
 	// NoNetwork refuses every socket but those of the machine itself (AF_UNIX).
 	NoNetwork bool
 }

@@ -124,6 +124,18 @@ func TestEveryNumber(t *testing.T) {
 	}
 }
 
+// TestAskRoot hands one call over, of the machine's own architecture.
+func TestAskRoot(t *testing.T) {
+	m := newMachine(t, "amd64", Options{Caps: defaultCaps &^ (1 << unix.CAP_SYS_CHROOT), AskRoot: true})
+	const chroot386 = 61
+	if own, other := m.run(t, x8664.audit(), unix.SYS_CHROOT), m.run(t, i386.audit(), chroot386); own != retNotify || other != retEPERM {
+		t.Errorf("chroot: %#x, of 32 bits %#x, want it handed over and EPERM", own, other)
+	}
+	if got := m.run(t, x8664.audit(), unix.SYS_GETPID); got != retAllow {
+		t.Errorf("getpid: %#x", got)
+	}
+}
+
 // TestVirtualIoctl is about requests at the level vroot.
 func TestVirtualIoctl(t *testing.T) {
 	m := newMachine(t, "amd64", Options{Caps: defaultCaps, Virtual: true})

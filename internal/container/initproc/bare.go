@@ -36,7 +36,7 @@ func keep(s *Step, files []*os.File) error {
 	}
 	// What it says is why the command could not be started. Its end of the socket is closed
 	// when the command is.
-	if said := readAll(control); len(said) > 0 {
+	if said := readInner(control, func(listener int) { go answerRoot(listener) }); len(said) > 0 {
 		_ = syscall.Sendmsg(controlFd, said, nil, nil, 0)
 		endAll()
 		return nil
@@ -116,21 +116,6 @@ func endAll() {
 func killChildren() {
 	for _, pid := range children() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-}
-
-func readAll(fd int) []byte {
-	var out []byte
-	var b [4096]byte
-	for {
-		n, err := syscall.Read(fd, b[:])
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return out
-		}
-		out = append(out, b[:n]...)
 	}
 }
 

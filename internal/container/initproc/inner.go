@@ -87,7 +87,15 @@ func (c *container) confineBare() error {
 	if len(c.Seccomp) == 0 {
 		return nil
 	}
-	return fail("install system call filter", install.Install(c.Seccomp))
+	listener, err := install.Listen(c.Seccomp)
+	if err == syscall.EBUSY || err == syscall.EINVAL {
+		// The container around has a listener, or the kernel knows none: chroot(2) gives ENOSYS.
+		return fail("install system call filter", install.Install(c.Seccomp))
+	}
+	if err == nil {
+		err = sendListener(listener)
+	}
+	return fail("install system call filter", err)
 }
 
 // becomeUser takes the ids of the step, on this thread: it is the one that executes the command.
