@@ -43,7 +43,7 @@ func answerRoot(listener int) {
 	for {
 		n := new(notification)
 		_, _, e := syscall.Syscall(syscall.SYS_IOCTL, uintptr(listener), notifReceive, uintptr(unsafe.Pointer(n)))
-		if e == syscall.EINTR || e == syscall.ENOENT { // the caller was killed meanwhile
+		if e == syscall.EINTR || e == syscall.ENOENT && !abandoned(listener) { // the caller was killed meanwhile
 			continue
 		}
 		if e != 0 {
@@ -57,6 +57,19 @@ func answerRoot(listener int) {
 		// An error: the caller is gone.
 		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(listener), notifSend, uintptr(unsafe.Pointer(r)))
 	}
+}
+
+// abandoned tells whether no process is left whose calls a listener could get: from Linux 6.11 on it
+// does not wait for ever then.
+func abandoned(listener int) bool {
+	const pollHup = 0x10
+	p := struct {
+		fd              int32
+		events, revents int16
+	}{fd: int32(listener)}
+	var now syscall.Timespec
+	n, _, e := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return e == 0 && n == 1 && p.revents&pollHup != 0
 }
 
 // staysRoot tells whether the path at addr of a process is its root directory, by one of the names
