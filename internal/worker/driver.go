@@ -152,7 +152,18 @@ func canNative(probe string) error {
 		return errors.New("the file system of the state directory does not keep the names of a file together (hard links), " +
 			"so that changes would be lost; choose another one with --state")
 	}
-	return nil
+	return keepsOwners(one)
+}
+
+// keepsOwners finds out whether a file can be given away, where this process has other ids to give it
+// to (else that is an error, and owners are noted): some file systems say so and do nothing.
+func keepsOwners(file string) error {
+	const other = 1
+	var st unix.Stat_t
+	if unix.Lchown(file, other, other) != nil || unix.Lstat(file, &st) == nil && st.Uid == other && st.Gid == other {
+		return nil
+	}
+	return errors.New("the file system of the state directory does not keep owners of files, though it says so; choose another one with --state")
 }
 
 // prepare makes an active snapshot by the driver that was chosen.

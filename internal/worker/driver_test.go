@@ -25,18 +25,16 @@ func TestUserSpaceFileSystems(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, options, want string // want: part of the error; empty: none
-		noAttributes        bool
+		more                []string
 	}{
-		{"names kept together", "attr_timeout=0,entry_timeout=0,use_ino", "", false},
-		{"names kept by themselves", "attr_timeout=100", "does not keep the names of a file together", false},
-		{"no attributes", "attr_timeout=0", "no extended attributes", true},
+		{"names kept together", "attr_timeout=0,entry_timeout=0,use_ino", "", nil},
+		{"names kept by themselves", "attr_timeout=100", "does not keep the names of a file together", nil},
+		{"no attributes", "attr_timeout=0", "no extended attributes", []string{"--xattr-none"}},
+		{"no owners", "attr_timeout=0,entry_timeout=0,use_ino", "does not keep owners", []string{"--chown-ignore", "--chgrp-ignore"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			behind, dir := t.TempDir(), t.TempDir()
-			cmd := exec.Command("bindfs", "-o", c.options, behind, dir)
-			if c.noAttributes {
-				cmd.Args = append(cmd.Args, "--xattr-none")
-			}
+			cmd := exec.Command("bindfs", append(c.more, "-o", c.options, behind, dir)...)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("bindfs: %v\n%s", err, out)
 			}
