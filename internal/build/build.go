@@ -55,6 +55,8 @@ type Options struct {
 	Git git.Options
 	// Drafts are set before a build is solved.
 	Drafts Drafts
+	// Looking says that no step will run, so that no worker is started ahead.
+	Looking bool
 }
 
 // Builder does what vertices say. It implements solve.Runner.

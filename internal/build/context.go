@@ -109,7 +109,7 @@ func (b *Builder) scanLocal(ctx context.Context, root string, o localtree.Option
 	})
 	var read atomic.Int64
 	o.Progress = func(n int64) {
-		if read.Add(n) >= muchRead {
+		if read.Add(n) >= muchRead && !b.Looking {
 			start()
 		}
 	}

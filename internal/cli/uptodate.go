@@ -68,7 +68,9 @@ func (a *app) compare(ctx context.Context, o publishOptions, p *stackerfile.Proj
 	if err != nil {
 		return err
 	}
-	solver := solve.New(solve.Options{Cache: s.Cache, Runner: onlyKept{lastResult{a.builder(ctx, s)}}, Now: a.now, Dir: workingDir()})
+	b := a.builder(ctx, s)
+	b.Looking = true
+	solver := solve.New(solve.Options{Cache: s.Cache, Runner: onlyKept{lastResult{b}}, Now: a.now, Dir: workingDir()})
 	e := &export.Layout{
 		Exporter: &export.Exporter{State: s, Now: a.now}, Layout: from, Results: solver.Result,
 		Layers: o.build.layers.options(), Archives: o.build.layers.archives,

@@ -293,7 +293,6 @@ func (s *streamed) WriteTo(w io.Writer) (n int64, err error) {
 		err = kept.end()
 	}
 	if err == nil {
-		toDisk(out)
 		err = s.tree.finish(out, s.l)
 	}
 	return n, errors.Join(err, unix.Close(out))

@@ -183,17 +183,10 @@ func (t *laying) file(in *place, l *loaded) error {
 	}
 	_, err = writeAll(fd, l.data)
 	if err == nil {
-		toDisk(fd)
 		err = t.finish(fd, l)
 	}
 	return errors.Join(err, unix.Close(fd))
 }
-
-// toDisk has the kernel begin to bring a new file to the disk. The build ends with one
-// flush: that would find a place for each of many small files, one after the other, on
-// one processor. Here each goroutine does that for its own. Where it cannot be done,
-// nothing is lost.
-func toDisk(fd int) { _ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) }
 
 func writeAll(fd int, b []byte) (n int, err error) {
 	for n < len(b) {
