@@ -28,6 +28,13 @@ const recordMagic = "stacker-record 1 "
 // no longer give the same result.
 const keyVersion = "stacker key 1"
 
+// Steps of records that are of no build file: their one layer is a blob, which stands on
+// nothing, and has no tree.
+const (
+	PackStep    = "pack"
+	ConvertStep = "convert"
+)
+
 // Layer is one layer of a result.
 type Layer struct {
 	DiffID digest.Digest `json:"diffID"`

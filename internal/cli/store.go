@@ -64,6 +64,7 @@ func (a *app) du(ctx context.Context, o usageOptions) error {
 		err = a.printBlocks(&out, u)
 	default:
 		err = a.printUsage(&out, u)
+		printAdvice(&out, u)
 	}
 	if err != nil {
 		return err
@@ -150,15 +151,32 @@ func printTotals(out io.Writer, u state.Usage) error {
 	return err
 }
 
+// printAdvice says who frees how much of what was listed.
+func printAdvice(out io.Writer, u state.Usage) {
+	if u.Total() == 0 {
+		return
+	}
+	fmt.Fprintf(out, "\n\"stacker prune\" frees %s, and what builds did not use for %s\n", progress.Bytes(u.Reclaimable()), days(keepUnused))
+	if n := u.Unnamed(); n > 0 {
+		fmt.Fprintf(out, "\"stacker prune --all\" frees %s: also what steps made, and cache mounts, for the next build to make again\n", progress.Bytes(n))
+	}
+	if n := u.Total() - u.Unnamed(); n > 0 {
+		fmt.Fprintf(out, "images with a name hold %s: \"stacker rm NAME\" and then \"stacker prune\" frees what no other one needs\n", progress.Bytes(n))
+	}
+}
+
+// days says a time of some days.
+func days(d time.Duration) string { return fmt.Sprintf("%d days", d/(24*time.Hour)) }
+
 func (a *app) printUsage(out io.Writer, u state.Usage) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tRECLAIMABLE\tSIZE\tLAST USED\tDESCRIPTION")
+	fmt.Fprintln(w, "ID\tRECLAIMABLE\tSIZE\tLAST USED\tKIND\tDESCRIPTION")
 	for _, e := range u.Entries {
 		used := "never"
 		if !e.Used.IsZero() {
 			used = progress.Duration(time.Since(e.Used)) + " ago"
 		}
-		fmt.Fprintf(w, "%s\t%t\t%s\t%s\t%s\n", e.ID, e.Reclaimable, progress.Bytes(e.Bytes), used, e.Description)
+		fmt.Fprintf(w, "%s\t%t\t%s\t%s\t%s\t%s\n", e.ID, e.Reclaimable, progress.Bytes(e.Bytes), used, e.Kind, e.Description)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -143,7 +143,7 @@ func (e *Exporter) convertLayer(ctx context.Context, p Product, stack []cache.La
 		return out, err
 	}
 	in := formatKey(l, chain, o)
-	return out, e.State.Cache.Put(&cache.Record{Step: "convert", Key: in.Key(), Created: e.Now(), Ingredients: in, Result: cache.Result{Layers: []cache.Layer{out}}})
+	return out, e.State.Cache.Put(&cache.Record{Step: cache.ConvertStep, Key: in.Key(), Created: e.Now(), Ingredients: in, Result: cache.Result{Layers: []cache.Layer{out}}})
 }
 
 // makeFormat packs the tree of a layer. An image needs a file of its own, since it

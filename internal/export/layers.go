@@ -161,7 +161,7 @@ func (e *Exporter) ownLayer(ctx context.Context, p Product, l cache.Layer, tree 
 		return d, err
 	}
 	l.Blob, l.Origin = &d, ""
-	return d, e.State.Cache.Put(&cache.Record{Step: "pack", Key: key, Created: e.Now(), Ingredients: in, Result: cache.Result{Layers: []cache.Layer{l}}})
+	return d, e.State.Cache.Put(&cache.Record{Step: cache.PackStep, Key: key, Created: e.Now(), Ingredients: in, Result: cache.Result{Layers: []cache.Layer{l}}})
 }
 
 // packed puts a layer into a place that was packed before, under a key.

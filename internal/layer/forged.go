@@ -43,7 +43,7 @@ type forged struct {
 }
 
 // file looks at one file or directory of the upper tree.
-func (f *forged) file(name string, fd int) error {
+func (f *forged) file(_ string, fd int) error {
 	notes, err := notesOf(fd)
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ type Entry struct {
 	Made        time.Time // when it came here; zero: not known
 	Kind        Kind
 	Reclaimable bool // nothing that is kept needs it
+	Unnamed     bool // no named image needs it: it goes with everything that builds use again
 
 	tree string
 	blob digest.Digest
@@ -69,6 +70,16 @@ func (u Usage) Reclaimable() (n int64) {
 	return n
 }
 
+// Unnamed is the sum of what would go with everything that only later builds need.
+func (u Usage) Unnamed() (n int64) {
+	for _, e := range u.Entries {
+		if e.Unnamed {
+			n += e.Bytes
+		}
+	}
+	return n
+}
+
 // needs says what the kept results need and when they were used last.
 type needs struct {
 	trees map[string]use
@@ -97,10 +108,16 @@ func (s *State) needs(ctx context.Context, since time.Time) (n needs, old []cach
 		for i, l := range r.Result.Layers {
 			u := use{by: r.Step, last: used, top: i == len(r.Result.Layers)-1}
 			if l.Blob != nil {
-				if l.Origin != "" { // else it was packed here
+				switch {
+				case r.Step == cache.PackStep, r.Step == cache.ConvertStep:
+					u.by, u.top = "packed layer of a result", false
+				case l.Origin != "": // else it was packed here
 					u.by = "base " + l.Origin
 				}
 				note(n.blobs, l.Blob.Digest, u)
+			}
+			if r.Step == cache.PackStep || r.Step == cache.ConvertStep {
+				continue
 			}
 			note(n.trees, cache.Tree(r.Result.Layers, i), u)
 			note(n.trees, snapshot.NamesTree(cache.Chain(r.Result.Layers[:i+1])), u)
@@ -144,7 +161,16 @@ func (s *State) Usage(ctx context.Context) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	return s.usage(ctx, n)
+	named := needs{trees: map[string]use{}, blobs: map[digest.Digest]use{}}
+	if err := s.imageNeeds(ctx, named); err != nil {
+		return Usage{}, err
+	}
+	out, err := s.usage(ctx, n)
+	for i, e := range out.Entries {
+		_, needed := named.blobs[e.blob]
+		out.Entries[i].Unnamed = e.blob == "" || !needed
+	}
+	return out, err
 }
 
 func (s *State) usage(ctx context.Context, n needs) (Usage, error) {
@@ -154,7 +180,7 @@ func (s *State) usage(ctx context.Context, n needs) (Usage, error) {
 		kind, name, _ := strings.Cut(t, "/")
 		e := Entry{ID: short(name), Used: u.last, Reclaimable: !needed, Description: u.by, tree: t, Kind: Tree, Made: s.changed(t)}
 		if kind == "files" { // made again from the imports whenever it is missing
-			e.Description, e.Reclaimable, e.Kind = "imports of a step", true, Files
+			e.Description, e.Reclaimable, e.Kind = "files that steps see: imports, or this program", true, Files
 		} else if kind == "names" {
 			e.Kind, e.Description = Names, "names in "+e.Description
 		}
