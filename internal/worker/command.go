@@ -121,13 +121,25 @@ func (k *commandSetup) user(name string) error {
 	return nil
 }
 
-// hosts shows an /etc/hosts with this machine's names for itself, and not the image's, as docker does.
+// hosts shows an /etc/hosts with this machine's names for itself.
 func (k *commandSetup) hosts(extra []string) error {
-	text := "127.0.0.1\tlocalhost " + k.s.ownNames(k.spec.Hostname) + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	names := k.spec.Hostname
+	if own, err := os.Hostname(); k.s.bare && err == nil {
+		names += " " + own // which steps have, too, whatever was asked for
+	}
+	text := "127.0.0.1\tlocalhost " + names + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 	for _, l := range extra {
 		text += l + "\n"
 	}
-	return showHosts(k.a, k.spec, text)
+	file := k.scratch("hosts")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("write hosts: %w", err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		return fmt.Errorf("write hosts: %w", err)
+	}
+	k.spec.Mounts = append(k.spec.Mounts, container.Mount{Source: file, Own: true, Target: "/etc/hosts", File: true})
+	return nil
 }
 
 func (k *commandSetup) mount(ctx context.Context, n int, m Mount, caches map[string]string) error {

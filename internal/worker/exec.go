@@ -223,11 +223,6 @@ func (s *server) mounts(c *call, r ExecRequest, a snapshot.Active, spec *contain
 			return err
 		}
 	}
-	if r.Command == nil {
-		if err := s.hosts(r, a, spec); err != nil {
-			return err
-		}
-	}
 	own, err := s.ownShell(r)
 	if err != nil {
 		return err
