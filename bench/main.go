@@ -32,6 +32,7 @@ type options struct {
 	scale   float64 // of the data; the goals are meant for 1
 	out     string  // document whose table is rewritten; "" is standard output
 	dir     string  // where the sparse file is made
+	debian  string  // archive that workload apt installs into; "" makes it, from Debian's mirror
 }
 
 // workload measures one thing and adds rows to the report.
@@ -49,6 +50,7 @@ func workloads() []workload {
 		{"unpack", benchUnpack},
 		{"commit", benchCommit},
 		{"compress", benchCompress},
+		{"apt", benchApt},
 		{"filesystems", benchFilesystems},
 		benchDockerfile("dockerfile-cold"),
 		benchDockerfile("dockerfile-unchanged"),
@@ -95,6 +97,7 @@ func run(ctx context.Context, args []string) error {
 	f.Float64Var(&o.scale, "scale", 1, "size of the data: 1 is 700 MB in 25,000 files")
 	f.StringVar(&o.out, "o", "", "document whose table is rewritten (default: print it)")
 	f.StringVar(&o.dir, "dir", "/var/tmp", "directory for the sparse file that holds the file system")
+	f.StringVar(&o.debian, "debian", "", "archive that workload apt installs into (default: make it with mmdebstrap, from the network)")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
