@@ -42,7 +42,7 @@ func (b *Builder) changeContent(op graph.Change, in []cache.Result, emit solve.S
 			return nil, err
 		}
 		key[0].Value = "change, by content"
-		key.Add("files of stages", taken)
+		key.Add("taken from stages", taken)
 		return key, nil
 	}
 }

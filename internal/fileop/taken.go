@@ -26,7 +26,9 @@ func Taken(actions []action.Action, inputs map[int]bool) []action.Action {
 		}
 		dir := "/" + strconv.Itoa(i)
 		out = append(out, action.Action{Dir: &action.Dir{Path: dir, Mode: 0o755, Time: &never}}, action.Action{Copy: &action.Copy{
-			Input: c.Input, Src: c.Src, Dest: dir + "/", FollowLinks: c.FollowLinks, ContentsOnly: c.ContentsOnly,
+			// Not the contents only: "COPY /a /new" makes a file of a file, and a directory of a
+			// directory, which may hold nothing but a file a.
+			Input: c.Input, Src: c.Src, Dest: dir + "/", FollowLinks: c.FollowLinks,
 			Wildcard: c.Wildcard, AllowNone: c.AllowNone, Include: c.Include, Exclude: c.Exclude, Required: c.Required, Time: &never,
 		}})
 	}

@@ -182,3 +182,34 @@ func TestTaken(t *testing.T) {
 		t.Errorf("too few pairs: %d with one digest, %d of them of other files; %d with two", equal, changed, different)
 	}
 }
+
+// TestTakenKind: what the content of a source becomes depends on whether it is in a directory, also
+// where the names and files below the destination would be the same.
+func TestTakenKind(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	file, dir := planted{what: "one", mode: 0o644}, planted{what: "/"}
+	for name, tt := range map[string]struct {
+		one, two map[string]planted
+		c        action.Copy
+	}{
+		"a file, or the only one of a directory": {
+			map[string]planted{"a": file}, map[string]planted{"a": dir, "a/a": file},
+			action.Copy{Src: "/a", Dest: "/new", FollowLinks: true, ContentsOnly: true, Wildcard: true},
+		},
+		"nothing, or an empty directory": {
+			map[string]planted{}, map[string]planted{"a": dir},
+			action.Copy{Src: "/a*", Dest: "/new/", ContentsOnly: true, Wildcard: true, AllowNone: true},
+		},
+	} {
+		tt.c.Input, tt.c.MakeDest, tt.c.Time = 1, true, new(int64)
+		actions := []action.Action{{Copy: &tt.c}}
+		a, b := plant(t, r, tt.one), plant(t, r, tt.two)
+		if la, lb := digestOf(t, a, nil, actions), digestOf(t, b, nil, actions); la == lb {
+			t.Errorf("%s: the layers are the same, so this tests nothing", name)
+		}
+		taken := Taken(actions, map[int]bool{1: true})
+		if ta, tb := digestOf(t, a, nil, taken), digestOf(t, b, nil, taken); ta == "" || ta == tb {
+			t.Errorf("%s: what is taken has the digests %q and %q", name, ta, tb)
+		}
+	}
+}
