@@ -381,6 +381,22 @@ func TestEnvironmentAndLimits(t *testing.T) {
 	}
 }
 
+// A step may be allowed no descriptor but its three streams: the first process needs none then.
+func TestNoMoreFiles(t *testing.T) {
+	if single {
+		t.Skip("an init that is started anew opens files later")
+	}
+	s := newStep(t, "/bin/busybox", "true")
+	s.Limits = []Limit{{syscall.RLIMIT_NOFILE, 3, 3}}
+	var rn Runner
+	defer rn.Close()
+	for range 2 { // the second one meets what the first one said to the wrong one
+		if exit, err := rn.Run(context.Background(), s); err != nil || exit.Code != 0 {
+			t.Errorf("got %+v, %v, want success", exit, err)
+		}
+	}
+}
+
 func TestTerminal(t *testing.T) {
 	s := newStep(t, "/bin/sh", "-c", "tty; echo $(tty) >/dev/console; exit 5")
 	s.Terminal = true

@@ -189,9 +189,10 @@ func (s *script) dropSignals() {
 //go:norace
 //go:nosplit
 func (s *script) reap(command uintptr) {
-	_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, s.control, controlFd, syscall.O_CLOEXEC)
-	_, _, _ = syscall.RawSyscall(sysCloseRange, 0, controlFd-1, 0)
-	_, _, e := syscall.RawSyscall(sysCloseRange, controlFd+1, 1<<32-1, 0)
+	// The socket stays at its number: a step's own limit may allow no new descriptor. Below it is
+	// that of the forking process.
+	_, _, _ = syscall.RawSyscall(sysCloseRange, 0, s.control-1, 0)
+	_, _, e := syscall.RawSyscall(sysCloseRange, s.control+1, 1<<32-1, 0)
 	if e != 0 {
 		exit(1)
 	}
@@ -212,7 +213,7 @@ func (s *script) reap(command uintptr) {
 	s.end.system = uint64(s.usage.Stime.Sec)*1e6 + uint64(s.usage.Stime.Usec)
 	s.end.maxRSS = uint64(s.usage.Maxrss)
 	const size = unsafe.Sizeof(s.end) - unsafe.Offsetof(s.end.kind)
-	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, controlFd, uintptr(unsafe.Pointer(&s.end.kind)), size)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, s.control, uintptr(unsafe.Pointer(&s.end.kind)), size)
 	exit(0)
 }
 
