@@ -43,6 +43,8 @@ chroot /tmp/r /bin/sh -c 'pwd; cd ..; cd ../..; pwd; read l < /link/f; echo $l; 
 		"/\n/\nin\n/bin/sh: can't open ../../../../etc/passwd: no such file\nnone\n/etc\nroot\n"},
 	{"pipes", `cd /tmp; mkfifo p; (cat p > q) & echo through > p; wait; cat q; echo a | sh -c 'cat /dev/stdin; echo b > /dev/stderr'; echo c > /dev/null; head -c 3 /dev/zero | od -An -c | tr -d ' '; readlink /proc/self/fd/1 | grep -c pipe`,
 		"through\na\nb\n\\0\\0\\0\n1\n"},
+	{"devices", `touch /dev/null; chmod 600 /dev/full 2>&1; chmod 600 /dev/stdin 2>&1 </dev/full; touch -d 2001-01-01 /dev/zero 2>&1; stat -c %a /dev/full`,
+		"chmod: /dev/full: Operation not permitted\nchmod: /dev/stdin: Operation not permitted\ntouch: /dev/zero: Operation not permitted\n666\n"},
 	{"proc", `readlink /proc/self/exe; cd /etc; readlink /proc/self/cwd; cat /proc/self/cwd/passwd | head -c 4; echo; readlink /proc/$$/root; ls -d /proc/1 2>&1; cat /proc/self/comm; exec 3< /etc/passwd; head -c 4 /proc/self/fd/3; echo; readlink /proc/self/fd/3; ls /proc/self/root/etc; test -e /proc/mounts && echo mounts`,
 		"/bin/busybox\n/etc\nroot\n/\nls: /proc/1: No such file or directory\ncat\nroot\n/etc/passwd\npasswd\nmounts\n"},
 	{"signals", `kill -0 $PPID 2>/dev/null || echo not ours; sleep 100 & kill $!; wait $! 2>/dev/null; echo $?; trap 'echo term' TERM; kill -TERM $$; (sleep 100 & sleep 100 &) ; echo end`,
