@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -105,9 +106,16 @@ func (f findings) files() {
 	f["dev"] = strings.Join(names, ",")
 	_, err := os.ReadFile("/proc/1/environ")
 	f["read /proc/1/environ"] = result(err)
-	for _, link := range []string{"exe", "root", "cwd", "fd/3"} {
+	for _, link := range []string{"exe", "root", "cwd"} {
 		_, err := os.Open("/proc/1/" + link)
 		f["open /proc/1/"+link] = result(err)
+	}
+	f["open /proc/1/fd"] = "none is there"
+	for n := range 1024 { // one is the socket to the worker
+		if _, err := os.Open("/proc/1/fd/" + strconv.Itoa(n)); !errors.Is(err, fs.ErrNotExist) {
+			f["open /proc/1/fd"] = result(err)
+			break
+		}
 	}
 	var st unix.Statfs_t
 	_ = unix.Statfs("/dev/shm", &st)
@@ -202,7 +210,7 @@ func TestPosture(t *testing.T) {
 		"read-only /proc/sys/kernel/core_pattern": "true", "read-only /proc/sys/kernel/hostname": "true", "read-only /proc/sysrq-trigger": "true",
 		"read-only /sys/kernel/uevent_seqnum": "true", "read-only /sys/fs/cgroup/cgroup.procs": "true", "mkdir cgroup": "EROFS",
 		"dev":                  "fd,full,mqueue,null,ptmx,pts,random,shm,stderr,stdin,stdout,tty,urandom,zero",
-		"read /proc/1/environ": "EACCES", "open /proc/1/exe": "EACCES", "open /proc/1/root": "EACCES", "open /proc/1/cwd": "EACCES", "open /proc/1/fd/3": "EACCES",
+		"read /proc/1/environ": "EACCES", "open /proc/1/exe": "EACCES", "open /proc/1/root": "EACCES", "open /proc/1/cwd": "EACCES", "open /proc/1/fd": "EACCES",
 		"shm":               "67108864",
 		"call unshare user": "EPERM", "call unshare mount": "EPERM", "call mount": "EPERM", "call umount": "EPERM", "call bpf": "EPERM", "call keyctl": "EPERM",
 		"call io_uring": "EPERM", "call userfaultfd": "EPERM", "call perf_event_open": "EPERM", "call open_tree": "EPERM", "call setns": "EPERM",
