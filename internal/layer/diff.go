@@ -57,7 +57,8 @@ func (d *differ) tidy(dir *rootfs.Dir, name string) (bool, error) {
 }
 
 // hides tells whether a whiteout has something to hide, and removes it where it
-// has not: what it hid was there for the step only.
+// has not: what it hid was there for the step only. The directory keeps its times,
+// with which it is in the archive already.
 func (d *differ) hides(dir *rootfs.Dir, leaf, name string) (bool, error) {
 	if d.below == nil {
 		return true, nil
@@ -65,7 +66,14 @@ func (d *differ) hides(dir *rootfs.Dir, leaf, name string) (bool, error) {
 	if mode, err := d.below(name); err != nil || mode != 0 {
 		return true, err
 	}
-	return false, dir.Remove(leaf)
+	st, err := dir.Stat()
+	if err == nil {
+		err = dir.Remove(leaf)
+	}
+	if err == nil {
+		err = rootfs.Futimens(dir.Fd(), st.Atim, st.Mtim)
+	}
+	return false, err
 }
 
 // types finds out what names are in a stack of trees: the type bits of a mode, 0

@@ -203,6 +203,26 @@ func TestDiffSpecial(t *testing.T) {
 	}
 }
 
+// TestDiffTidy describes a tree with a whiteout that hides nothing: it goes, and the tree is
+// afterwards what was described.
+func TestDiffTidy(t *testing.T) {
+	tree := plant(t, [2]string{"d/f", "x"})
+	if err := unix.Mknod(filepath.Join(tree, "d", "gone"), unix.S_IFCHR, 0); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Unix(1e9, 5)
+	if err := os.Chtimes(filepath.Join(tree, "d"), before, before); err != nil {
+		t.Fatal(err)
+	}
+	described, names := writeLayer(t, tree, DiffOptions{Tidy: true})
+	if strings.Contains(names, ".wh.") {
+		t.Errorf("described as %q, want no whiteout", names)
+	}
+	if packed, _ := writeLayer(t, tree, DiffOptions{}); !bytes.Equal(packed, described) {
+		t.Error("the tree is packed as something else than it was described")
+	}
+}
+
 func setXattr(t *testing.T, tree, name, attr, value string) {
 	t.Helper()
 	r, err := rootfs.Open(tree)
