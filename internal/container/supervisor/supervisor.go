@@ -77,8 +77,15 @@ func Prepare(ids IDs, end func(error)) (serve func(listener int), err error) {
 	// Two processors of Go's: while the other thread forks it keeps the one that
 	// it has.
 	runtime.GOMAXPROCS(2)
+	spareThreads(2)
 	ready := make(chan error)
-	listener := make(chan int)
+	// The listener comes by a pipe that the scheduler knows nothing of: for a goroutine that wakes it
+	// may make a thread, which would have the process id that is the command's (see initproc).
+	var p [2]int
+	if err := syscall.Pipe2(p[:], syscall.O_CLOEXEC); err != nil {
+		return nil, errors.New("make pipe: " + err.Error())
+	}
+	var listener, told uint32
 	go func() {
 		runtime.LockOSThread()
 		err := s.enter()
@@ -86,7 +93,12 @@ func Prepare(ids IDs, end func(error)) (serve func(listener int), err error) {
 		if err != nil {
 			return
 		}
-		end(s.loop(<-listener))
+		_, _, e := syscall.RawSyscall(syscall.SYS_READ, uintptr(p[0]), uintptr(unsafe.Pointer(&listener)), unsafe.Sizeof(listener))
+		if e != 0 {
+			end(errors.New("get listener: " + e.Error()))
+			return
+		}
+		end(s.loop(int(listener)))
 	}()
 	if err := <-ready; err != nil {
 		return nil, err
@@ -94,7 +106,28 @@ func Prepare(ids IDs, end func(error)) (serve func(listener int), err error) {
 	// A thread started by this one from now on would be confined: a locked thread
 	// has another one start them (runtime.LockOSThread).
 	runtime.LockOSThread()
-	return func(fd int) { listener <- fd }, nil
+	return func(fd int) {
+		told = uint32(fd)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(p[1]), uintptr(unsafe.Pointer(&told)), unsafe.Sizeof(told)) // a new pipe has room
+	}, nil
+}
+
+// spareThreads has Go's scheduler make threads that it can use later, so that it makes none while the
+// command is started.
+func spareThreads(n int) {
+	made, done := make(chan struct{}), make(chan struct{})
+	for range n {
+		go func() {
+			runtime.LockOSThread() // a thread for each
+			defer runtime.UnlockOSThread()
+			made <- struct{}{}
+			<-done
+		}()
+	}
+	for range n {
+		<-made
+	}
+	close(done)
 }
 
 // supervisor is the state of the thread. The buffers are here because they must
