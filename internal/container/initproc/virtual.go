@@ -153,15 +153,11 @@ func receiveListener(socket int) (int, error) {
 	if err != nil || n == 0 {
 		return 0, fail("start command", errMessage)
 	}
-	if b[0] != 'l' {
+	if b[0] != listenerMark {
 		return 0, receiveError(socket)
 	}
-	msgs, err := syscall.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(msgs) != 1 {
-		return 0, fail("start command", errMessage)
-	}
-	fds, err := syscall.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) != 1 {
+	fds := rights(oob[:oobn])
+	if len(fds) != 1 {
 		return 0, fail("start command", errMessage)
 	}
 	return fds[0], nil
@@ -257,10 +253,9 @@ func commandMain() error {
 		_, _ = syscall.Write(controlFd, []byte{'e'})
 		return err
 	}
-	if err := syscall.Sendmsg(controlFd, []byte{'l'}, syscall.UnixRights(listener), nil, 0); err != nil {
+	if err := sendListener(listener); err != nil {
 		return err
 	}
-	_ = syscall.Close(listener)
 	var goOn [1]byte
 	if err := readFull(goOn[:]); err != nil {
 		return err
