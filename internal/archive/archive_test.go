@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -101,7 +102,7 @@ func TestWriteAndRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := transfer.Bytes{}
-		if err := transfer.Image(t.Context(), r, i.Descriptor, taking{got}, transfer.Options{}); err != nil || len(got) != 3 {
+		if err := transfer.Image(t.Context(), r, i.Descriptor, into(got), transfer.Options{}); err != nil || len(got) != 3 {
 			t.Errorf("read %d blobs, %v, want 3", len(got), err)
 		}
 		for _, what := range []string{"", "1", "nothing"} {
@@ -112,13 +113,21 @@ func TestWriteAndRead(t *testing.T) {
 	}
 }
 
-// taking is a destination in memory.
-type taking struct{ to transfer.Bytes }
+// taking is a destination in memory. Blobs are put beside each other.
+type taking struct {
+	mu *sync.Mutex
+	to transfer.Bytes
+}
+
+// into returns a destination that puts what it gets into b.
+func into(b transfer.Bytes) taking { return taking{new(sync.Mutex), b} }
 
 func (taking) Has(context.Context, ocispec.Descriptor) (bool, error) { return false, nil }
 
 func (d taking) Put(ctx context.Context, desc ocispec.Descriptor, from transfer.Source) error {
 	data, err := transfer.ReadAll(ctx, from, desc, 1<<20)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.to[desc.Digest] = data
 	return err
 }
@@ -239,7 +248,7 @@ func TestLegacy(t *testing.T) {
 		t.Errorf("images are %+v", r.Images())
 	}
 	got := transfer.Bytes{}
-	if err := transfer.Image(t.Context(), r, r.Images()[0].Descriptor, taking{got}, transfer.Options{}); err != nil || len(got) != 3 {
+	if err := transfer.Image(t.Context(), r, r.Images()[0].Descriptor, into(got), transfer.Options{}); err != nil || len(got) != 3 {
 		t.Errorf("read %d blobs, %v, want 3", len(got), err)
 	}
 }
@@ -291,7 +300,7 @@ func TestHostile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = transfer.Image(t.Context(), r, r.Images()[0].Descriptor, taking{transfer.Bytes{}}, transfer.Options{})
+		err = transfer.Image(t.Context(), r, r.Images()[0].Descriptor, into(transfer.Bytes{}), transfer.Options{})
 		if !errors.Is(err, blob.ErrCorrupt) {
 			t.Errorf("got %v, want %v", err, blob.ErrCorrupt)
 		}
@@ -323,7 +332,7 @@ func TestDir(t *testing.T) {
 		t.Errorf("image is %+v, %v, want %+v", got, err, d)
 	}
 	back := transfer.Bytes{}
-	if err := transfer.Image(t.Context(), dir, got, taking{back}, transfer.Options{}); err != nil || len(back) != 3 {
+	if err := transfer.Image(t.Context(), dir, got, into(back), transfer.Options{}); err != nil || len(back) != 3 {
 		t.Errorf("read %d blobs, %v, want 3", len(back), err)
 	}
 	other := t.TempDir()
@@ -340,7 +349,7 @@ func TestDir(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(path, layer)); err != nil {
 		t.Fatal(err)
 	}
-	if err := transfer.Image(t.Context(), dir, got, taking{back}, transfer.Options{}); err == nil {
+	if err := transfer.Image(t.Context(), dir, got, into(back), transfer.Options{}); err == nil {
 		t.Error("a link was followed")
 	}
 }
@@ -362,7 +371,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		for _, i := range r.Images() {
 			// Whatever it says, what comes out is what was asked for, or an error.
-			_ = transfer.Image(t.Context(), r, i.Descriptor, taking{transfer.Bytes{}}, transfer.Options{})
+			_ = transfer.Image(t.Context(), r, i.Descriptor, into(transfer.Bytes{}), transfer.Options{})
 		}
 	})
 }
