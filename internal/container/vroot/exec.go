@@ -4,8 +4,10 @@
 package vroot
 
 import (
+	"errors"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // program is what a process runs, as the step names it.
@@ -84,18 +86,61 @@ func (e *engine) planImage(p *plan, fd int, st *syscall.Stat_t) (errno syscall.E
 		return errno
 	}
 	uid, gid := e.ownerOf(fd, st)
-	if p.image.loader == "" {
-		return e.core.Exec(st.Mode, uid, gid)
+	run := *st
+	if p.image.loader != "" {
+		loader, st, errno := e.openProgram(p.image.loader)
+		if errno != 0 {
+			return errno
+		}
+		p.exec, p.prog, run = loader, fd, st
+		if p.loader, errno = readImage(reader(loader)); errno != 0 || p.loader.loader != "" {
+			return syscall.ELIBBAD
+		}
 	}
-	loader, _, errno := e.openProgram(p.image.loader)
-	if errno != 0 {
+	if p.exec, errno = e.allowed(p.exec, &run); errno != 0 {
 		return errno
 	}
-	p.exec, p.prog = loader, fd
-	if p.loader, errno = readImage(reader(loader)); errno != 0 || p.loader.loader != "" {
-		return syscall.ELIBBAD
-	}
 	return e.core.Exec(st.Mode, uid, gid)
+}
+
+// allowed gives, of a program that root may run, a file that the kernel runs for this user: fd, or a
+// copy in memory where the file's mode forbids the user to run or to read it. Root may do both. And the kernel
+// shows nobody the memory of a process whose user may not read its program (would_dump() in fs/exec.c), so
+// that no call of it could be answered. It closes fd if that is not what it gives.
+func (e *engine) allowed(fd int, st *syscall.Stat_t) (int, syscall.Errno) {
+	const userBits = 0o500
+	if st.Uid != e.uid || st.Mode&userBits == userBits {
+		return fd, 0
+	}
+	defer closeFd(fd)
+	return inMemory(fd, st.Size)
+}
+
+// inMemory gives a copy of the open file fd that can be read and run, and changed by nobody.
+func inMemory(fd int, size int64) (int, syscall.Errno) {
+	const closeOnExec, executable = 1, 16 // MFD_CLOEXEC, MFD_EXEC (Linux 6.3)
+	name := uintptr(unsafe.Pointer(cstr("program")))
+	copied, _, errno := syscall.Syscall(sysMemfdCreate, name, closeOnExec|executable, 0)
+	if errno == syscall.EINVAL {
+		copied, _, errno = syscall.Syscall(sysMemfdCreate, name, closeOnExec, 0)
+	}
+	if errno != 0 {
+		return -1, errno
+	}
+	defer closeFd(int(copied)) // what is open for writing cannot be run
+	for at := int64(0); at < size; {
+		n, err := syscall.Sendfile(int(copied), fd, &at, int(min(size-at, 1<<30)))
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return -1, syscall.EIO
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return openat(atFdcwd, procFd(int(copied)), syscall.O_RDONLY, 0)
 }
 
 // openProgram opens a file that is to be run.

@@ -33,6 +33,7 @@ const (
 	sysStatx            = 332
 	sysRenameat2        = 316
 	sysExecveat         = 322
+	sysMemfdCreate      = 319
 	sysPrlimit          = 302
 	sysRtTgsigqueueinfo = 297
 	sysSchedSetattr     = 314

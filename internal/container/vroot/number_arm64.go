@@ -33,6 +33,7 @@ const (
 	sysStatx            = 291
 	sysRenameat2        = 276
 	sysExecveat         = 281
+	sysMemfdCreate      = 279
 	sysPrlimit          = 261
 	sysRtTgsigqueueinfo = 240
 	sysSchedSetattr     = 274
