@@ -143,7 +143,7 @@ func inMemory(fd int, size int64) (int, syscall.Errno) {
 	return openat(atFdcwd, procFd(int(copied)), syscall.O_RDONLY, 0)
 }
 
-// openProgram opens a file that is to be run.
+// openProgram opens a file that is to be run, which nobody needs the right to read for.
 func (e *engine) openProgram(path string) (int, syscall.Stat_t, syscall.Errno) {
 	name, st, errno := e.resolve(atFdcwd, path, true)
 	if errno != 0 {
@@ -153,7 +153,11 @@ func (e *engine) openProgram(path string) (int, syscall.Stat_t, syscall.Errno) {
 	if st.Mode&typeMask != syscall.S_IFREG || st.Mode&0o111 == 0 {
 		return -1, st, syscall.EACCES
 	}
-	fd, errno := e.readable(name, 0)
+	open := func() (int, syscall.Errno) { return openat(atFdcwd, procFd(name), syscall.O_RDONLY, 0) }
+	fd, errno := open()
+	if errno == syscall.EACCES {
+		fd, errno = e.lifted(name, open)
+	}
 	return fd, st, errno
 }
 

@@ -39,8 +39,8 @@ cd a/l; pwd -P; cd ..; pwd -P; cd /; rmdir /tmp/a 2>&1; rm /tmp/a/b/ 2>&1; cat /
 ./s one; ./t two; ./u three; ./v 2>&1; ./none 2>&1; ./f 2>&1; touch f; ./f 2>&1; chmod +x f; ./f; exec -a sh /bin/busybox -c 'echo ok'`,
 		"./s one\n/tmp/s arg\nplain three\n/bin/sh: ./v: not found\n/bin/sh: ./none: not found\n/bin/sh: ./f: not found\n/bin/sh: ./f: Permission denied\nok\n"},
 	{"unreadable", `cd /tmp; for m in 111 4111 11 1 700 0; do cp /bin/busybox p; chmod $m p; (exec -a sh ./p -c 'readlink /proc/self/exe; stat -c %a p') 2>&1; rm p; done
-cp /bin/busybox sh; printf '#!/tmp/sh\necho script\n' > s; chmod 111 s sh; ./s`,
-		"/tmp/p\n111\n/tmp/p\n4111\n/tmp/p\n11\n/tmp/p\n1\n/tmp/p\n700\n/bin/sh: exec: line 0: ./p: Permission denied\nscript\n"},
+cp /bin/busybox sh; printf '#!/tmp/sh\necho script\n' > s; chmod 111 s sh; ./s; su builder -c '/tmp/sh -c "echo user"'`,
+		"/tmp/p\n111\n/tmp/p\n4111\n/tmp/p\n11\n/tmp/p\n1\n/tmp/p\n700\n/bin/sh: exec: line 0: ./p: Permission denied\nscript\nuser\n"},
 	{"roots", `mkdir -p /tmp/r/bin /tmp/r/etc; cp /bin/busybox /tmp/r/bin/sh; ln -s /etc /tmp/r/link; echo in > /tmp/r/etc/f
 chroot /tmp/r /bin/sh -c 'pwd; cd ..; cd ../..; pwd; read l < /link/f; echo $l; read l < ../../../../etc/passwd || echo none; cd /etc; exec sh -c pwd' 2>&1; head -c 4 /etc/passwd; echo`,
 		"/\n/\nin\n/bin/sh: can't open ../../../../etc/passwd: no such file\nnone\n/etc\nroot\n"},

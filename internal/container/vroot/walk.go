@@ -377,6 +377,11 @@ func (e *engine) forced(dir int, do func() (int, syscall.Errno)) (int, syscall.E
 	if !e.core.Can(dacOverride) {
 		return -1, syscall.EACCES
 	}
+	return e.lifted(dir, do)
+}
+
+// lifted is forced for any user of the step.
+func (e *engine) lifted(dir int, do func() (int, syscall.Errno)) (int, syscall.Errno) {
 	st, errno := fstat(dir)
 	if errno != 0 || st.Uid != e.uid {
 		return -1, syscall.EACCES
