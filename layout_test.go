@@ -69,7 +69,7 @@ var imports = map[string]string{
 	"internal/solve":                "internal/cache internal/graph",
 	"internal/build": "internal/source/git internal/fileop internal/fileop/action internal/rootfs internal/bom internal/cache internal/compress internal/graph internal/image internal/nearest internal/par internal/snapshot internal/solve " +
 		"internal/source internal/source/httpfile internal/source/localtree internal/state internal/worker",
-	"internal/export": "internal/archive internal/blob internal/cache internal/compress internal/graph internal/image internal/layout " +
+	"internal/export": "internal/archive internal/atomicfile internal/blob internal/cache internal/compress internal/graph internal/image internal/layout " +
 		"internal/reference internal/registry internal/snapshot internal/solve internal/source internal/state internal/transfer internal/worker",
 
 	"internal/state": "internal/atomicfile internal/blob internal/cache internal/images internal/lockfile internal/snapshot/overlay " +

@@ -6,9 +6,11 @@
 package atomicfile
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Durability says what holds after a power cut.
@@ -58,6 +60,24 @@ func Write(path string, data []byte, mode os.FileMode, d Durability) (err error)
 		return SyncDir(dir)
 	}
 	return nil
+}
+
+const (
+	besidePrefix = ".stacker-"
+	besideLength = 26 // of what rand.Text gives
+)
+
+// Beside gives the name of a new file in the directory of path, for what is written for
+// longer than Write takes, and then renamed to path.
+func Beside(path string) string {
+	return filepath.Join(filepath.Dir(path), besidePrefix+rand.Text())
+}
+
+// IsBeside tells whether a name, without a directory, is one that Beside gives. Such a
+// file is half of something: who reads a directory of the user's leaves it out.
+func IsBeside(name string) bool {
+	rest, ok := strings.CutPrefix(name, besidePrefix)
+	return ok && len(rest) == besideLength && strings.Trim(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
 // SyncDir flushes a directory's entries.

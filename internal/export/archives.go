@@ -5,7 +5,6 @@ package export
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"build.stacker.dev/internal/archive"
+	"build.stacker.dev/internal/atomicfile"
 	"build.stacker.dev/internal/layout"
 	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/solve"
@@ -139,7 +139,7 @@ func createNew(path string) (*newFile, error) {
 		}
 	}
 	// The umask decides on the mode, as for any file of the user.
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".stacker-"+rand.Text()), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := os.OpenFile(atomicfile.Beside(path), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}

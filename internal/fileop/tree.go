@@ -129,10 +129,14 @@ func (t *Tree) seen(i info, st unix.Stat_t) info {
 // complete adds to what stat knows of a listed file what only the file itself
 // says: its times. It must be of the type that is listed.
 func (t *Tree) complete(p string, i info) (info, error) {
-	if t.entries == nil || p == "." {
+	if t.entries == nil {
 		return i, nil
 	}
-	st, err := t.root.Lstat(t.place(p))
+	name := p
+	if p != "." {
+		name = t.place(p)
+	}
+	st, err := t.root.Lstat(name)
 	if err != nil {
 		return i, err
 	}

@@ -49,7 +49,7 @@ func (f *fetch) download(ctx context.Context, have *record) (*Result, error) {
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("write download: %w", err)
 	}
-	got := &record{Digest: digest.NewDigest(digest.SHA256, d.sum), Size: d.done, ETag: d.etag, LastModified: d.modified}
+	got := &record{Digest: digest.NewDigest(digest.SHA256, d.sum), Size: d.done, ETag: d.etag, LastModified: d.modified, Modified: d.at}
 	if err := f.check(got.Digest, d.told); err != nil {
 		return nil, err
 	}
@@ -81,7 +81,8 @@ type download struct {
 	same bool // the server says that have is it
 
 	done           int64         // bytes that are in file and sum
-	etag, modified string        // of the content that is in file
+	etag, modified string        // of the content that is in file; see lastModified
+	at             string        // when that was made, as the server says
 	told           digest.Digest // what the server says it is; may be empty
 }
 
@@ -197,7 +198,7 @@ func (d *download) begin(resp *http.Response) error {
 		return &brokenError{fmt.Errorf("unexpected answer %d", resp.StatusCode)}
 	}
 	d.etag, d.modified = resp.Header.Get("ETag"), lastModified(resp)
-	d.told = checksum(resp)
+	d.at, d.told = resp.Header.Get("Last-Modified"), checksum(resp)
 	return d.reset()
 }
 

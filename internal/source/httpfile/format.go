@@ -43,6 +43,17 @@ type record struct {
 	Size         int64         `json:"size"`
 	ETag         string        `json:"etag,omitempty"`
 	LastModified string        `json:"lastModified,omitempty"`
+	Modified     string        `json:"modified,omitempty"` // as the server said it; LastModified only where it proves something
+}
+
+// modified is the time of the content as the server told it, if it did.
+func (r *record) modified() (t time.Time) {
+	for _, text := range []string{r.Modified, r.LastModified} { // records had the second alone
+		if t, err := http.ParseTime(text); err == nil {
+			return t
+		}
+	}
+	return t
 }
 
 // maxRecord bounds the size of a record: headers of a server are in it.
@@ -103,6 +114,15 @@ func (s *store) commit(r *record) error {
 	r.Version, r.URL = recordVersion, s.url
 	data, err := json.Marshal(r)
 	if err != nil {
+		return fmt.Errorf("keep download: %w", err)
+	}
+	// The content's time, as docker gives it to what ADD downloads, and not that of the
+	// download: what is made of the file does not depend on when it came.
+	at := time.Unix(0, 0)
+	if t := r.modified(); !t.IsZero() {
+		at = t
+	}
+	if err := os.Chtimes(s.path("partial"), at, at); err != nil {
 		return fmt.Errorf("keep download: %w", err)
 	}
 	// What stands in the way can only be damage: a directory, say.

@@ -177,8 +177,7 @@ func (f *fetch) unchanged(ctx context.Context, have *record) (bool, error) {
 }
 
 func (f *fetch) result(r *record, how How, why error) *Result {
-	modified, _ := http.ParseTime(r.LastModified) // may be missing
-	return &Result{Path: f.store.dataPath(), Name: f.name, Digest: r.Digest, Size: r.Size, Modified: modified, How: how, Why: why}
+	return &Result{Path: f.store.dataPath(), Name: f.name, Digest: r.Digest, Size: r.Size, Modified: r.modified(), How: how, Why: why}
 }
 
 // isUnreachable tells that there was no connection at all, so that trying again at

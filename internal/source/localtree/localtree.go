@@ -114,7 +114,8 @@ type Options struct {
 	allTypes bool
 }
 
-// Scan lists root and gives every regular file its digest. A socket is left out;
+// Scan lists root and gives every regular file its digest. A socket is left out, and so
+// is a file that is being written beside its place (atomicfile.Beside);
 // a FIFO, a device or an unreadable file is an error that names it. A file that
 // changes while it is hashed is hashed again, a few times.
 func (x *Index) Scan(ctx context.Context, root string, o Options) (*Tree, error) {

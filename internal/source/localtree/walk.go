@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"build.stacker.dev/internal/atomicfile"
 )
 
 // node is an entry while it is scanned.
@@ -174,6 +176,9 @@ type lister struct {
 // add puts one path into its folder.
 func (l *lister) add(p string) error {
 	name := p[strings.LastIndexByte(p, '/')+1:]
+	if atomicfile.IsBeside(name) && !l.o.allTypes {
+		return nil // an output of a build under way, maybe of this one
+	}
 	st, err := lookup(l.fd, name, l.fresh)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
