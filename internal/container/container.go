@@ -236,7 +236,10 @@ func (r *run) close() {
 // findPlaces finds where the mounts go, makes what is missing for them, and tells who
 // wants to know that the root is ready.
 func (r *run) findPlaces(sources []source) ([]target, error) {
-	view, err := openView(&r.spec)
+	view, m, err := openView(&r.spec)
+	if m != nil {
+		r.own(m)
+	}
 	if err != nil {
 		return nil, err
 	}
