@@ -17,7 +17,7 @@
 // is inherited: no descriptors but the three streams, no keyring, no environment.
 //
 // Invariants: when Run returns, every process of the step is dead and no mount of
-// it is left; Upper holds only what the step did; nothing is ever mounted in the
+// it is left (or, where Exit.Gone is set, will soon be); Upper holds only what the step did; nothing is ever mounted in the
 // caller's mount namespace; no path is resolved through links of the step's root
 // but scoped to it.
 package container
@@ -202,6 +202,7 @@ type run struct {
 	view   *rootfs.Root
 	init   *initProcess
 	begin  func() (initproc.Outcome, error) // waits until the command runs; nil: init is told what to do
+	leave  func() <-chan struct{}           // of an init that ends all others itself: waits for its end beside the work, see Exit.Gone
 	end    func(*initProcess)               // ends the step; nil: by killing init
 
 	cleanup func() // removes what was made for the step; nil: nothing was
@@ -236,7 +237,10 @@ func (r *run) close() {
 // findPlaces finds where the mounts go, makes what is missing for them, and tells who
 // wants to know that the root is ready.
 func (r *run) findPlaces(sources []source) ([]target, error) {
-	view, err := openView(&r.spec)
+	view, m, err := openView(&r.spec)
+	if m != nil {
+		r.own(m)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -393,6 +397,10 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 	if err != nil {
 		r.end(r.init)
 	}
+	well := err == nil && out.Err == "" && out.Code == 0 && out.Signal == 0
+	if well && r.leave != nil && ctx.Err() == nil {
+		return exitOf(out, r.leave()), nil
+	}
 	// Init is the first of its pid namespace: the kernel reports its end when
 	// everything else there is dead. Without one it sees to that before it ends.
 	state, werr := r.init.proc.Wait()
@@ -406,13 +414,18 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 	case out.Err != "":
 		return Exit{}, startError(out)
 	}
+	return exitOf(out, nil), nil
+}
+
+func exitOf(out initproc.Outcome, gone <-chan struct{}) Exit {
 	return Exit{
 		Code:   out.Code,
 		Signal: syscall.Signal(out.Signal),
 		User:   time.Duration(out.User) * time.Microsecond,
 		System: time.Duration(out.System) * time.Microsecond,
 		MaxRSS: out.MaxRSS << 10,
-	}, nil
+		Gone:   gone,
+	}
 }
 
 // StartError says why a command could not be started, as "operation: error".

@@ -18,8 +18,9 @@ import (
 // forker is the worker's end of the process that makes the first processes of containers
 // (initproc.ArgFork), which is started for the first of them. The zero value is ready for use.
 type forker struct {
-	mu   sync.Mutex // held while a container is made, which is a millisecond
-	proc *initProcess
+	mu      sync.Mutex // held while a container is made, which is a millisecond
+	proc    *initProcess
+	leaving sync.WaitGroup // first processes whose end is waited for beside the work
 }
 
 var errForker = errors.New("the process that starts containers ended without a word: was it killed, for want of memory?")
@@ -104,7 +105,20 @@ func (f *forker) make(r *run) (unlock func(), err error) {
 		}
 		return out, err
 	}
+	if r.spec.Upper != "" { // a Root is in use as long as it is mounted
+		r.leave = func() <-chan struct{} { return f.see(proc) }
+	}
 	return unlock, nil
+}
+
+// see waits for the end of a process beside the work. The channel is closed then.
+func (f *forker) see(p *os.Process) <-chan struct{} {
+	gone := make(chan struct{})
+	f.leaving.Go(func() {
+		defer close(gone)
+		_, _ = p.Wait() // it has reported already
+	})
+	return gone
 }
 
 // refusal reads what became of a start: nothing, or why the command does not run.
@@ -126,8 +140,9 @@ func (f *forker) lost() error {
 	return errForker
 }
 
-// close ends the process.
+// close ends the process, and waits for those that it made.
 func (f *forker) close() {
+	defer f.leaving.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.proc != nil {

@@ -60,6 +60,43 @@ func TestForkerKilled(t *testing.T) {
 	}
 }
 
+// When a step that went well is reported, nothing of it runs; its mounts may still be there, until
+// Exit.Gone is closed.
+func TestGone(t *testing.T) {
+	if single {
+		t.Skip("nothing is forked where there is one id")
+	}
+	var rn Runner
+	defer rn.Close()
+	// What outlives the command: children of its own, orphans, one that collects orphans' signals
+	// in vain, and a chain of processes of which each waits for the next one.
+	const script = `sleep 1000 & setsid sleep 1001 & (setsid sh -c "trap '' HUP TERM INT; sleep 1002; true" &); sh -c "sh -c 'sleep 1003; true'; true" & echo x > /made`
+	s := newStep(t, "/bin/sh", "-c", script)
+	exit, err := rn.Run(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := sleepers(t); left != "" {
+		t.Errorf("processes left: %s", left)
+	}
+	if exit.Gone == nil {
+		t.Fatal("the end of the first process was waited for")
+	}
+	<-exit.Gone
+	if err := os.RemoveAll(s.Work); err != nil {
+		t.Errorf("remove work directory: %v", err)
+	}
+	above := newStep(t, "/bin/cat", "/made")
+	above.Lowers = append(above.Lowers, s.Upper)
+	if got := runOK(t, above); got != "x\n" {
+		t.Errorf("the step above reads %q, want what the one below wrote", got)
+	}
+	failed := newStep(t, "/bin/sh", "-c", "exit 1")
+	if exit, err := rn.Run(context.Background(), failed); err != nil || exit.Gone != nil {
+		t.Errorf("a step that failed: Gone is %v, error %v; want that its end was waited for", exit.Gone, err)
+	}
+}
+
 // The command is looked for in PATH as exec does: what is no program is passed over.
 func TestPath(t *testing.T) {
 	s := newStep(t, "tool")

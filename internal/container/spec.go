@@ -118,4 +118,8 @@ type Exit struct {
 	User   time.Duration  // CPU time of the step
 	System time.Duration
 	MaxRSS int64 // bytes, of its largest process
+	// Gone is closed when the kernel has taken away the mounts of the step, which takes it
+	// about a millisecond. Until then Upper may be read and changed, but not be mounted again,
+	// and neither it nor Work be removed. Only a step that succeeded may set it; nil: no mount is left.
+	Gone <-chan struct{}
 }

@@ -81,7 +81,7 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 	if err != nil {
 		return cache.Result{}, err
 	}
-	defer unlock()
+	defer func() { unlock() }()
 	if !j.s.o.NoCache && p.Volatile == "" {
 		if r, ok := j.reuse(key, inputs); ok { // somebody did it while we waited
 			return r, nil
@@ -121,24 +121,33 @@ func (j *job) run(ctx context.Context, inputs []cache.Result, key cache.Key, p P
 		return cache.Result{}, err
 	}
 	rec := &cache.Record{Step: stepName(j.v.Stage, j.v.Name), Key: key, Created: j.start, Duration: d.Took, Ingredients: p.Ingredients, Result: r}
-	if err := j.s.o.Cache.Put(rec); err != nil {
-		return cache.Result{}, fmt.Errorf("keep result: %w", err)
-	}
-	if err := j.s.o.Cache.SetLast(j.v.StepID(j.s.o.Dir), rec); err != nil {
-		return cache.Result{}, fmt.Errorf("keep ingredients: %w", err)
-	}
-	if len(content) > 0 {
-		second := *rec
-		second.Key, second.Ingredients = content.Key(), content
-		if err := j.s.o.Cache.Put(&second); err != nil {
-			return cache.Result{}, fmt.Errorf("keep result: %w", err)
-		}
-	}
+	j.s.keep(func() error { return j.keep(rec, content) }, unlock)
+	unlock = func() {} // that is done when the result is kept
 	if j.s.o.Shared != nil && p.Volatile == "" {
 		j.s.o.Shared.Keep(rec, j.s.final[j.vertex.ID])
 	}
 	j.emit(Event{Kind: Done, Dur: d.Took})
 	return r, nil
+}
+
+// keep keeps what the step produced.
+func (j *job) keep(rec *cache.Record, content cache.Ingredients) error {
+	c := j.s.o.Cache
+	if err := c.Put(rec); err != nil {
+		return fmt.Errorf("keep result: %w", err)
+	}
+	if err := c.SetLast(j.v.StepID(j.s.o.Dir), rec); err != nil {
+		return fmt.Errorf("keep ingredients: %w", err)
+	}
+	if len(content) == 0 {
+		return nil
+	}
+	second := *rec
+	second.Key, second.Ingredients = content.Key(), content
+	if err := c.Put(&second); err != nil {
+		return fmt.Errorf("keep result: %w", err)
+	}
+	return nil
 }
 
 // content gives the ingredients of the second key; none: the step has no such key.

@@ -89,6 +89,10 @@ type Solver struct {
 	parts  map[string][]*graph.Target // by the ID of a vertex of theirs; not changed while solving
 	ran    bool                       // a step was run
 	untold []func()                   // what Part is told when one is
+
+	stop    context.CancelCauseFunc // ends the work; set while solving
+	keeping sync.WaitGroup          // results that are being written to the cache
+	unkept  error                   // why one could not be
 }
 
 // node is one piece of work; vertices with the same ID share it.
@@ -112,6 +116,7 @@ func New(o Options) *Solver {
 func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Context, *graph.Target, cache.Result) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	s.stop, s.unkept = cancel, nil
 	ids := map[*graph.Vertex]string{}
 	s.final, s.parts = map[string]bool{}, map[string][]*graph.Target{}
 	for _, t := range b.Targets {
@@ -144,7 +149,25 @@ func (s *Solver) Solve(ctx context.Context, b *graph.Build, done func(context.Co
 		})
 	}
 	wg.Wait()
-	return firstCause(ctx, errs)
+	s.keeping.Wait()
+	if err := firstCause(ctx, errs); err != nil {
+		return err
+	}
+	return s.unkept
+}
+
+// keep writes a result to the cache while the work goes on: what needs the result does not
+// need it from there. release is called afterwards. An error stops everything.
+func (s *Solver) keep(write func() error, release func()) {
+	s.keeping.Go(func() {
+		defer release()
+		if err := write(); err != nil {
+			s.stop(err)
+			s.mu.Lock()
+			s.unkept = err
+			s.mu.Unlock()
+		}
+	})
 }
 
 // markFinal notes a vertex of a target and those that its layers lie on: whoever has

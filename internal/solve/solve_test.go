@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -284,6 +286,24 @@ func TestParallel(t *testing.T) {
 	b := vertex("b", graph.Exec{Script: "b"}, vertex("base", graph.Scratch{}))
 	if err := newSolver(t, openCache(t), f).Solve(ctx, targets(a, b), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// A result that cannot be kept fails the build, also where all of it was done before.
+func TestUnkept(t *testing.T) {
+	dir := t.TempDir()
+	c, err := cache.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := filepath.Join(dir, "keys")
+	if err := errors.Join(os.Remove(keys), os.WriteFile(keys, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	a := vertex("a", graph.Exec{Script: "a"}, vertex("base", graph.Scratch{}))
+	err = newSolver(t, c, &fake{}).Solve(context.Background(), targets(vertex("b", graph.Exec{Script: "b"}, a)), nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "keep result: ") {
+		t.Errorf("got error %v, want that a result could not be kept", err)
 	}
 }
 

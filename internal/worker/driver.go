@@ -171,6 +171,7 @@ func (s *server) prepare(ctx context.Context, id string, lower []string) (snapsh
 	if s.choice.err != nil {
 		return snapshot.Active{}, s.choice.err
 	}
+	s.leaving.wait(lower)
 	if s.deep != nil && len(lower) > maxOverlaid {
 		return s.deep.Prepare(ctx, id, lower)
 	}

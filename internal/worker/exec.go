@@ -56,7 +56,8 @@ func (s *server) execOnce(ctx context.Context, c *call, r ExecRequest) (out Exec
 	start := time.Now()
 	out.Start = start.UnixNano()
 	id := s.session.newID()
-	defer s.discard(id)
+	var exit container.Exit
+	defer func() { s.discardAfter(exit.Gone, id) }()
 	a, err := s.prepare(ctx, id, r.Lower)
 	if err != nil {
 		return out, err
@@ -72,7 +73,7 @@ func (s *server) execOnce(ctx context.Context, c *call, r ExecRequest) (out Exec
 			return out, err
 		}
 	}
-	exit, err := s.steps.Run(ctx, spec)
+	exit, err = s.steps.Run(ctx, spec)
 	if err != nil {
 		return out, explainStart(r, err)
 	}
@@ -116,7 +117,9 @@ func (s *server) execOnce(ctx context.Context, c *call, r ExecRequest) (out Exec
 	if err != nil || out.Layer.Empty {
 		return out, err
 	}
-	return out, s.driver.Adopt(a.Upper, layerTree(r.Chain, out.Layer.DiffID))
+	tree := layerTree(r.Chain, out.Layer.DiffID)
+	s.leaving.add(tree, exit.Gone)
+	return out, s.driver.Adopt(a.Upper, tree)
 }
 
 // full tells whether next to nothing is left in the file system of a path.

@@ -126,7 +126,9 @@ func rootChanged(dir string, lower []string) (bool, error) {
 	return is != was, nil
 }
 
+// paths gives the directories of trees, as an overlay can have them.
 func (s *server) paths(trees []string) []string {
+	s.leaving.wait(trees)
 	var out []string
 	for _, t := range trees {
 		out = append(out, s.driver.Path(t))

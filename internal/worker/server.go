@@ -40,6 +40,7 @@ type server struct {
 	plain     bool // that memory has no attributes user.*
 	drafts    drafts
 	tidy      sync.WaitGroup // snapshots being discarded beside the work
+	leaving   leaving
 
 	// Directories that show this program in steps, without and with a shell.
 	plainTools, shellTools func() (string, error)
@@ -50,8 +51,16 @@ type server struct {
 
 // discard drops a snapshot that is done with. Nobody waits for that but the end
 // of the worker.
-func (s *server) discard(id string) {
-	s.tidy.Go(func() { _ = s.driver.Discard(id) }) // a left-over is found by prune
+func (s *server) discard(id string) { s.discardAfter(nil, id) }
+
+// discardAfter is discard of what is in use until gone is closed, where that is not nil.
+func (s *server) discardAfter(gone <-chan struct{}, id string) {
+	s.tidy.Go(func() {
+		if gone != nil {
+			<-gone
+		}
+		_ = s.driver.Discard(id) // a left-over is found by prune
+	})
 }
 
 // MainOptions say how a worker is to work.

@@ -183,8 +183,9 @@ func (s *script) dropSignals() {
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetMask, uintptr(unsafe.Pointer(&action)), 0, sigsetSize, 0, 0)
 }
 
-// reap collects processes that end until the command does, and reports that. It keeps no
-// descriptor but the socket to the worker.
+// reap collects processes that end until the command does, ends all others, and reports that. It
+// keeps no descriptor but the socket to the worker, which relies on it that nothing of the step
+// runs when its end is reported: it does not wait until the kernel has taken away the mounts.
 //
 //go:norace
 //go:nosplit
@@ -205,6 +206,12 @@ func (s *script) reap(command uintptr) {
 			exit(1)
 		}
 		break
+	}
+	// Who is left is a child of this process, or a descendant of one, and has become a child
+	// when its parents are collected.
+	for e := syscall.Errno(0); e != syscall.ECHILD; {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGKILL), 0)
+		_, _, e = syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, 0, 0, 0, 0)
 	}
 	const children = ^uintptr(0) // RUSAGE_CHILDREN
 	_, _, _ = syscall.RawSyscall(syscall.SYS_GETRUSAGE, children, uintptr(unsafe.Pointer(&s.usage)), 0)

@@ -29,6 +29,7 @@ const ArgFork = "fork"
 type forker struct {
 	container
 	lastCap uintptr  // the kernel's last capability
+	dirs    []bool   // which of procMasked are directories
 	scope   *os.File // landlock rules, see scope; nil: the kernel has none
 }
 
@@ -111,6 +112,11 @@ func (f *forker) prepare() error {
 
 // look finds out what the confinement of steps depends on.
 func (f *forker) look() error {
+	f.dirs = make([]bool, len(procMasked))
+	for i, name := range procMasked {
+		var st syscall.Stat_t
+		f.dirs[i] = syscall.Lstat("outer/"+name, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFDIR
+	}
 	for {
 		_, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapbsetRead, f.lastCap+1, 0)
 		if e != 0 {

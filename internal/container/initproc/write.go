@@ -30,7 +30,7 @@ func (f *forker) write(s *Step, files []*os.File) (*script, error) {
 	name := append([]byte(s.Hostname), 0)
 	p.add("set host name", syscall.SYS_SETHOSTNAME, hold(p, &name[0]), uintptr(len(s.Hostname))).on(0, syscall.EPERM)
 	p.add("mount root", sysMoveMount, root, p.str(""), atFdcwd, p.str("root"), moveFromEmpty)
-	p.makeProc()
+	p.makeProc(f.dirs)
 	p.makeDev(s)
 	for _, n := range [...]string{"proc", "sys", "dev"} {
 		p.open("mount /"+n, root, n, oPath|syscall.O_DIRECTORY, inRoot, regPlace).hint = " (it must be a directory in the image, not a link or a file)"
@@ -82,17 +82,23 @@ func (p *script) setAttr(what, path string, attr mount.Attr) {
 	p.add(what, sysMountSetattr, atFdcwd, p.str(path), atRecursive, hold(p, a), unsafe.Sizeof(*a))
 }
 
-// makeProc does what mountProc does.
-func (p *script) makeProc() {
+// makeProc does what mountProc does. dirs tells which of procMasked are directories, so that the
+// first attempt is the right one: to take back a mount that cannot be attached, the kernel
+// waits for all processors.
+func (p *script) makeProc(dirs []bool) {
 	const what = "mount /proc"
 	p.mount(what, "none", "proc", "proc", quietFlags, "").on(0, syscall.EPERM).skipDone = 1
 	p.mount(what, "outer", "proc", "", syscall.MS_BIND|syscall.MS_REC, "") // see there
 	o := p.add(what, syscall.SYS_OPENAT, atFdcwd, p.str("proc/sys/kernel/ns_last_pid"), syscall.O_WRONLY|syscall.O_CLOEXEC)
 	o.result, o.any = regLastPid, true
-	for _, name := range procMasked {
+	for i, name := range procMasked {
 		what, path := "mask /proc/"+name, "proc/"+name
-		p.mount(what, "null", path, "", syscall.MS_BIND, "").on(0, syscall.ENOTDIR, syscall.ENOENT).skipDone = 1
-		p.mount(what, "empty", path, "", syscall.MS_BIND, "").on(0, syscall.ENOENT)
+		likely, other := "null", "empty"
+		if dirs[i] {
+			likely, other = other, likely
+		}
+		p.mount(what, likely, path, "", syscall.MS_BIND, "").on(0, syscall.ENOTDIR, syscall.ENOENT).skipDone = 1
+		p.mount(what, other, path, "", syscall.MS_BIND, "").on(0, syscall.ENOENT)
 	}
 	for _, name := range procReadOnly {
 		what, path := "protect /proc/"+name, "proc/"+name
