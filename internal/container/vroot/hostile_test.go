@@ -94,6 +94,8 @@ func hostileCalls() {
 		{"unix socket with high bits", unix.SYS_SOCKET, []uintptr{7<<32 | unix.AF_UNIX, unix.SOCK_SEQPACKET}, []syscall.Errno{unix.EAFNOSUPPORT}},
 		{"pair of streams", unix.SYS_SOCKETPAIR, []uintptr{unix.AF_UNIX, unix.SOCK_STREAM, 0, at}, []syscall.Errno{0}},
 		{"pair of datagrams", unix.SYS_SOCKETPAIR, []uintptr{unix.AF_UNIX, unix.SOCK_DGRAM, 0, at}, []syscall.Errno{unix.ESOCKTNOSUPPORT}},
+		{"ambient capability", unix.SYS_PRCTL, []uintptr{unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_IS_SET, 1}, []syscall.Errno{0}},
+		{"ambient capability that is none", unix.SYS_PRCTL, []uintptr{unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_IS_SET, 64}, []syscall.Errno{unix.EINVAL}},
 		{"note", unix.SYS_SETXATTR, []uintptr{cstring("/tmp"), cstring("user.rootlesscontainers"), at, 1}, []syscall.Errno{unix.EPERM}},
 	} {
 		refuse(c.name, c.nr, c.args, c.want...)

@@ -99,9 +99,29 @@ func (e *engine) prctl() answer {
 		}
 		return done(0)
 	case prCapAmbient:
-		return done(0)
+		return e.ambient()
 	}
 	e.core.FollowCaps()
+	return done(0)
+}
+
+// ambient answers PR_CAP_AMBIENT: no capability is in that set, and none gets in. Programs
+// ask for one after the other until there is an error.
+func (e *engine) ambient() answer {
+	const isSet, raise, lower, clearAll = 1, 2, 3, 4
+	a := &e.call.Args
+	switch a[1] {
+	case clearAll:
+		if a[2] != 0 || a[3] != 0 || a[4] != 0 {
+			return fails(syscall.EINVAL)
+		}
+	case isSet, raise, lower:
+		if a[2] > lastCap || a[3] != 0 || a[4] != 0 {
+			return fails(syscall.EINVAL)
+		}
+	default:
+		return fails(syscall.EINVAL)
+	}
 	return done(0)
 }
 
