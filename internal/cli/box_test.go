@@ -94,7 +94,7 @@ func boxed(t *testing.T, image string, b box, dir string, args ...string) (strin
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("runc", "--root", filepath.Join(bundle, "runc"), "run", "--bundle", bundle, "stacker-"+filepath.Base(filepath.Dir(bundle)))
+	cmd := exec.Command("runc", "--root", filepath.Join(bundle, "runc"), "run", "--bundle", bundle, "stacker-"+filepath.Base(filepath.Dir(bundle))+"-"+filepath.Base(bundle))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()

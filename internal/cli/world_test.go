@@ -8,12 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,7 +61,7 @@ func worldOf(ts *testscript.TestScript) *world {
 }
 
 // patience is how long to wait for what must come soon, on a busy machine too.
-const patience = 60 * time.Second
+const patience = 5 * time.Minute
 
 // cmdRegistry starts an empty registry and sets REGISTRY to its host and port:
 // registry [USER PASSWORD].
@@ -73,22 +74,27 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("REGISTRY", w.registry.Host())
 }
 
+// listening is what docker-registry says when it can be asked.
+var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
+
 // cmdUpstream starts Debian's docker-registry and sets REGISTRY to its host and port,
 // or stops it: upstream [stop].
 func cmdUpstream(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
 	if len(args) > 0 {
 		w.stop()
+		occupy(ts, ts.Getenv("REGISTRY"))
 		return
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	address := l.Addr().String()
-	ts.Check(l.Close())
-	config := ts.MkAbs("registry.yml")
-	text := fmt.Sprintf("version: 0.1\nstorage:\n  filesystem: {rootdirectory: %s}\nhttp:\n  addr: %q\n", ts.MkAbs("registry.data"), address)
+	config, log := ts.MkAbs("registry.yml"), ts.MkAbs("registry.log")
+	// The kernel chooses the port, so that nobody can take it before; the log says which it is.
+	text := fmt.Sprintf("version: 0.1\nstorage:\n  filesystem: {rootdirectory: %s}\nhttp:\n  addr: 127.0.0.1:0\n", ts.MkAbs("registry.data"))
 	ts.Check(os.WriteFile(config, []byte(text), 0o600))
+	out, err := os.Create(log)
+	ts.Check(err)
+	defer out.Close()
 	cmd := exec.Command("docker-registry", "serve", config)
+	cmd.Stdout, cmd.Stderr = out, out
 	ts.Check(cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -97,11 +103,27 @@ func cmdUpstream(ts *testscript.TestScript, _ bool, args []string) {
 		<-ended
 	})
 	ts.Defer(w.stop)
+	var address string
 	ts.Check(wait(func() bool {
-		c, err := net.DialTimeout("tcp", address, time.Second)
-		return err == nil && c.Close() == nil
+		said, err := os.ReadFile(log)
+		ts.Check(err)
+		if m := listening.FindSubmatch(said); m != nil {
+			address = string(m[1])
+		}
+		return address != ""
 	}, ended))
 	ts.Setenv("REGISTRY", address)
+}
+
+// occupy keeps others from listening at an address until the script's end.
+func occupy(ts *testscript.TestScript, address string) {
+	at, err := netip.ParseAddrPort(address)
+	ts.Check(err)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	ts.Check(err)
+	ts.Defer(func() { _ = syscall.Close(fd) })
+	ts.Check(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)) // connections from before linger
+	ts.Check(syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}))
 }
 
 // cmdFault makes the registry answer requests whose method and path have a text with

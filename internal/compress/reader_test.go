@@ -213,7 +213,7 @@ func decode(t *testing.T, a Algorithm, packed []byte) ([]byte, error) {
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("took %v", d)
 	}
 	return got, err

@@ -117,18 +117,20 @@ func TestBareSameRoot(t *testing.T) {
 }
 
 func TestBareLeftovers(t *testing.T) {
-	s := newBareStep(t, "/bin/sh", "-c", "sleep 1000 & setsid sleep 1001 & (setsid sleep 1002 &) ; (trap '' TERM HUP INT; while true; do sleep 1003; done) & exit 3")
+	nap := newNap()
+	s := newBareStep(t, "/bin/sh", "-c", nap.script("sleep & setsid sleep & (setsid sleep &) ; (trap '' TERM HUP INT; while true; do sleep; done) & exit 3"))
 	_, exit, err := outputOf(t, s, new(Bare).Run)
 	if err != nil || exit.Code != 3 {
 		t.Errorf("exit %d, %v; want 3", exit.Code, err)
 	}
-	if left := sleepers(t); left != "" {
+	if left := nap.sleepers(t); left != "" {
 		t.Errorf("processes left: %s", left)
 	}
 }
 
 func TestBareCancel(t *testing.T) {
-	s := newBareStep(t, "/bin/sh", "-c", "sleep 1000 & setsid sleep 1001 & echo up; sleep 1002")
+	nap := newNap()
+	s := newBareStep(t, "/bin/sh", "-c", nap.script("sleep & setsid sleep & echo up; sleep"))
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -145,14 +147,15 @@ func TestBareCancel(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v, want %v", err, context.Canceled)
 	}
-	if left := sleepers(t); left != "" {
+	if left := nap.sleepers(t); left != "" {
 		t.Errorf("processes left: %s", left)
 	}
 }
 
 // TestBareKilled kills the first process of a step, as the kernel does for want of memory.
 func TestBareKilled(t *testing.T) {
-	s := newBareStep(t, "/bin/sh", "-c", "sleep 1000 & setsid sleep 1001 & echo up; sleep 1002")
+	nap := newNap()
+	s := newBareStep(t, "/bin/sh", "-c", nap.script("sleep & setsid sleep & echo up; sleep"))
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +176,7 @@ func TestBareKilled(t *testing.T) {
 	if err == nil {
 		t.Error("no error, though the step was killed")
 	}
-	if left := sleepers(t); left != "" {
+	if left := nap.sleepers(t); left != "" {
 		t.Errorf("processes left: %s", left)
 	}
 }

@@ -70,13 +70,14 @@ func TestGone(t *testing.T) {
 	defer rn.Close()
 	// What outlives the command: children of its own, orphans, one that collects orphans' signals
 	// in vain, and a chain of processes of which each waits for the next one.
-	const script = `sleep 1000 & setsid sleep 1001 & (setsid sh -c "trap '' HUP TERM INT; sleep 1002; true" &); sh -c "sh -c 'sleep 1003; true'; true" & echo x > /made`
+	nap := newNap()
+	script := nap.script(`sleep & setsid sleep & (setsid sh -c "trap '' HUP TERM INT; sleep; true" &); sh -c "sh -c 'sleep; true'; true" & echo x > /made`)
 	s := newStep(t, "/bin/sh", "-c", script)
 	exit, err := rn.Run(context.Background(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := sleepers(t); left != "" {
+	if left := nap.sleepers(t); left != "" {
 		t.Errorf("processes left: %s", left)
 	}
 	if exit.Gone == nil {

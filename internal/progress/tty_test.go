@@ -157,7 +157,7 @@ func TestTTYLoop(t *testing.T) {
 			if !strings.Contains(s, "[app] run make ...") {
 				t.Errorf("after %s the view draws %q, want the step", what, s)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("nothing drawn after %s", what)
 		}
 	}

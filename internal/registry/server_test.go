@@ -8,11 +8,11 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,19 +47,16 @@ func startRegistry(t *testing.T, program string) (address string) {
 	return startServer(t, program, "")
 }
 
+// listens is what it says when it can be asked.
+var listens = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
+
 // startServer starts a registry; more is added to the http part and behind it, and %s
 // in it is the directory of the test.
 func startServer(t *testing.T, program, more string) (address string) {
 	t.Helper()
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = l.Addr().String()
-	_ = l.Close()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: info}\nstorage:\n  filesystem: {rootdirectory: %s}\n  delete: {enabled: true}\nhttp:\n  addr: %q\n%s", filepath.Join(dir, "data"), address, more)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: info}\nstorage:\n  filesystem: {rootdirectory: %s}\n  delete: {enabled: true}\nhttp:\n  addr: 127.0.0.1:0\n%s", filepath.Join(dir, "data"), more)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -73,18 +70,18 @@ func startServer(t *testing.T, program, more string) (address string) {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	listening := make(chan bool, 1)
+	listening := make(chan string, 1) // where: the kernel chooses the port, so that nobody can take it before
 	go func() {
 		defer close(done)
 		said := false
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			if bytes.Contains(lines.Bytes(), []byte("listening on")) && !said {
+			if m := listens.FindSubmatch(lines.Bytes()); m != nil && !said {
 				said = true
-				listening <- true
+				listening <- string(m[1])
 			}
 		}
 		if !said {
-			listening <- false
+			listening <- ""
 		}
 	}()
 	t.Cleanup(func() {
@@ -92,7 +89,7 @@ func startServer(t *testing.T, program, more string) (address string) {
 		<-done
 		_ = cmd.Wait()
 	})
-	if !<-listening {
+	if address = <-listening; address == "" {
 		t.Fatal("the registry ended before it listened")
 	}
 	return address

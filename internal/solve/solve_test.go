@@ -280,7 +280,7 @@ func TestParallel(t *testing.T) {
 		}
 		return ctx.Err()
 	}}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	a := vertex("a", graph.Exec{Script: "a"}, vertex("base", graph.Scratch{}))
 	b := vertex("b", graph.Exec{Script: "b"}, vertex("base", graph.Scratch{}))

@@ -243,7 +243,7 @@ func TestWideImage(t *testing.T) {
 	if _, err := drain(b, Limits{}); err == nil {
 		t.Error("taken")
 	}
-	if d := time.Since(start); d > 10*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("took %v", d)
 	}
 }

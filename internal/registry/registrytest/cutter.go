@@ -19,6 +19,7 @@ type Cutter struct {
 	sent int64   // bytes passed on, in both directions
 	cuts int
 	open map[net.Conn]bool
+	done bool // the test has ended
 	wg   sync.WaitGroup
 }
 
@@ -42,6 +43,9 @@ func NewCutter(t testing.TB, to string, cuts ...int64) *Cutter {
 	})
 	t.Cleanup(func() {
 		_ = l.Close()
+		c.mu.Lock()
+		c.done = true
+		c.mu.Unlock()
 		c.cut()
 		c.wg.Wait()
 	})
@@ -67,7 +71,11 @@ func (c *Cutter) serve(in net.Conn) {
 	}
 	c.mu.Lock()
 	c.open[in], c.open[out] = true, true
+	done := c.done
 	c.mu.Unlock()
+	if done { // a client dials ahead: over this connection no request would ever come
+		c.cut()
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { c.pass(out, in) })
 	wg.Go(func() { c.pass(in, out) })
