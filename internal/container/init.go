@@ -132,10 +132,11 @@ func (k initKind) namespaces() uintptr {
 }
 
 // env is the environment of the process. A forking process lives as long as the worker, and
-// is copied for each step: its memory is kept small.
+// is copied for each step: its memory is kept small. It has one goroutine, which nobody needs to
+// interrupt; the runtime would, after each time that it waited for long.
 func (k initKind) env() []string {
 	if k.forker {
-		return []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+		return []string{"GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0"}
 	}
 	return initEnv()
 }

@@ -19,7 +19,8 @@
 // For ordinary steps nothing is started: one process of the worker, which was started with ArgFork
 // (forker.go), makes copies of itself. A copy does what is listed above with a list of system
 // calls that was written before (write.go, script.go) by code that is of the very few kinds that
-// can run there (fork.go). The order and the calls are the same.
+// can run there (fork.go). The order and the calls are the same, but for the end: a copy kills and collects
+// all that is left before it reports.
 //
 // Where there are no namespaces (Step.Bare), the process stays outside: it starts the one that
 // confines itself and becomes the command, and sees to it that nothing of the step outlives it
