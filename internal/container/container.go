@@ -397,7 +397,7 @@ func (r *run) wait(ctx context.Context) (Exit, error) {
 	if err != nil {
 		r.end(r.init)
 	}
-	well := err == nil && out.Err == "" && out.Code == 0 && out.Signal == 0
+	well := err == nil && out.Alone && out.Code == 0 && out.Signal == 0
 	if well && r.leave != nil && ctx.Err() == nil {
 		return exitOf(out, r.leave()), nil
 	}

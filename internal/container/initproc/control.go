@@ -143,7 +143,7 @@ const (
 	ReportConsole = 'c' // nothing follows; the terminal's master end rides on it
 	ReportError   = 'e' // errno and ELF machine (four bytes each), and text: the command did not start
 	ReportExit    = 'x' // five numbers: code, signal, microseconds user and system, KiB
-	ReportStatus  = 'w' // four numbers of eight bytes: status of wait(2), microseconds user and system, KiB
+	ReportStatus  = 'w' // five numbers of eight bytes: status of wait(2), microseconds user and system, KiB, Outcome.Alone
 	ReportBegun   = 'b' // of a forking process: nothing follows; the command runs
 )
 
@@ -156,6 +156,7 @@ type Outcome struct {
 	Errno        syscall.Errno
 	Machine      uint16 // of the command, where that is why it did not start
 	Ended        bool
+	Alone        bool // all other processes of the step have ended, too
 }
 
 func report(err error) {
@@ -212,11 +213,11 @@ func ParseReport(kind byte, b []byte) (Outcome, error) {
 		}
 		return Outcome{Err: string(b[8:]), Errno: syscall.Errno(uint32At(b)), Machine: uint16(uint32At(b[4:]))}, nil
 	case ReportStatus:
-		if len(b) != 32 {
+		if len(b) != 40 {
 			return Outcome{}, errMessage
 		}
 		n := func(i int) uint64 { return uint64(uint32At(b[8*i:])) | uint64(uint32At(b[8*i+4:]))<<32 }
-		o := Outcome{User: int64(n(1)), System: int64(n(2)), MaxRSS: int64(n(3)), Ended: true}
+		o := Outcome{User: int64(n(1)), System: int64(n(2)), MaxRSS: int64(n(3)), Ended: true, Alone: n(4) == 1}
 		o.Code, o.Signal = codes(syscall.WaitStatus(n(0)))
 		return o, nil
 	case ReportExit:

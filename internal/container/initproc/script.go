@@ -48,6 +48,7 @@ type statusReport struct {
 	kind                         byte
 	length                       [4]byte
 	status, user, system, maxRSS uint64
+	alone                        uint64
 }
 
 // op is one system call of a script.

@@ -62,14 +62,14 @@ func TestTargets(t *testing.T) {
 func TestReportStatus(t *testing.T) {
 	body := func(status uint32) []byte {
 		b := le32(nil, status)
-		for _, n := range []uint32{0, 5, 0, 1, 1 << 8, 3, 0} {
+		for _, n := range []uint32{0, 5, 0, 1, 1 << 8, 3, 0, 1, 0} {
 			b = le32(b, n)
 		}
 		return b
 	}
 	for status, want := range map[uint32]Outcome{
-		7 << 8: {Code: 7, User: 5, System: 1<<40 + 1, MaxRSS: 3, Ended: true},
-		9:      {Code: 137, Signal: 9, User: 5, System: 1<<40 + 1, MaxRSS: 3, Ended: true},
+		7 << 8: {Code: 7, User: 5, System: 1<<40 + 1, MaxRSS: 3, Ended: true, Alone: true},
+		9:      {Code: 137, Signal: 9, User: 5, System: 1<<40 + 1, MaxRSS: 3, Ended: true, Alone: true},
 	} {
 		if got, err := ParseReport(ReportStatus, body(status)); err != nil || got != want {
 			t.Errorf("status %d: got %+v, %v; want %+v", status, got, err, want)
