@@ -17,9 +17,9 @@
 // is inherited: no descriptors but the three streams, no keyring, no environment.
 //
 // Invariants: when Run returns, every process of the step is dead and no mount of
-// it is left (or, where Exit.Gone is set, will soon be); Upper holds only what the step did; nothing is ever mounted in the
-// caller's mount namespace; no path is resolved through links of the step's root
-// but scoped to it.
+// it is left, or soon will be where Exit.Gone is set; Upper holds only what the step
+// did; nothing is ever mounted in the caller's mount namespace; no path is resolved
+// through links of the step's root but scoped to it.
 package container
 
 import (

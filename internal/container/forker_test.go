@@ -68,8 +68,8 @@ func TestGone(t *testing.T) {
 	}
 	var rn Runner
 	defer rn.Close()
-	// What outlives the command: children of its own, orphans, one that collects orphans' signals
-	// in vain, and a chain of processes of which each waits for the next one.
+	// What outlives the command: children of its own, one in a session of its own, one that ignores
+	// signals, and a chain of processes of which each waits for the next one.
 	nap := newNap()
 	script := nap.script(`sleep & setsid sleep & (setsid sh -c "trap '' HUP TERM INT; sleep; true" &); sh -c "sh -c 'sleep; true'; true" & echo x > /made`)
 	s := newStep(t, "/bin/sh", "-c", script)
