@@ -86,3 +86,22 @@ func TestParseReport(t *testing.T) {
 		}
 	}
 }
+
+func TestRetryBusy(t *testing.T) {
+	for _, c := range []struct {
+		busy int
+		then error
+	}{{0, nil}, {2, nil}, {1, syscall.ENOENT}, {0, syscall.EACCES}} {
+		calls := 0
+		err := retryBusy(func() error {
+			calls++
+			if calls <= c.busy {
+				return syscall.ETXTBSY
+			}
+			return c.then
+		})
+		if err != c.then || calls != c.busy+1 {
+			t.Errorf("busy %d times, then %v: got %v after %d calls", c.busy, c.then, err, calls)
+		}
+	}
+}

@@ -45,7 +45,7 @@ func become(s *Step, root *os.File) error {
 	if err := c.confineBare(); err != nil {
 		return err
 	}
-	return execError(path, syscall.Exec(path, s.Args, s.Env))
+	return execError(path, s.exec(path))
 }
 
 // chroot enters the root. Nothing leads out of it: no descriptor of a directory outside stays

@@ -80,7 +80,11 @@ func (c *container) start(path string) (int, error) {
 		attr.Files = []uintptr{t, t, t}
 		attr.Sys.Setctty = true
 	}
-	pid, err := syscall.ForkExec(path, c.Args, attr)
+	var pid int
+	err := retryBusy(func() (err error) {
+		pid, err = syscall.ForkExec(path, c.Args, attr)
+		return err
+	})
 	if err != nil {
 		return 0, execError(path, err)
 	}
@@ -88,6 +92,25 @@ func (c *container) start(path string) (int, error) {
 		_ = syscall.Close(c.tty)
 	}
 	return pid, nil
+}
+
+// exec becomes the command. It returns only with an error.
+func (s *Step) exec(path string) error {
+	return retryBusy(func() error { return syscall.Exec(path, s.Args, s.Env) })
+}
+
+// retryBusy calls start again, for a second at most, while its program is open for writing: a first
+// process that the worker starts at a moment when another step's files are being written
+// has their descriptors until it runs a program of its own.
+func retryBusy(start func() error) (err error) {
+	for range 100 {
+		if err = start(); err != syscall.ETXTBSY {
+			break
+		}
+		pause := syscall.Timespec{Nsec: 1e7}
+		_ = syscall.Nanosleep(&pause, nil)
+	}
+	return err
 }
 
 // execError says what ENOENT and ENOEXEC of execve(2) leave open.

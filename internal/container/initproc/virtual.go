@@ -272,7 +272,7 @@ func commandMain() error {
 	if err != nil {
 		return err
 	}
-	err = execError(path, syscall.Exec(path, s.Args, s.Env))
+	err = execError(path, s.exec(path))
 	if _, ok := err.(*foreign); ok {
 		return &fault{"exec " + path + " (a program of 32 bits, or for another machine: at level vroot there are none of these)", syscall.ENOEXEC}
 	}
