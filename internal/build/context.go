@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,7 +84,12 @@ func (b *Builder) context(ctx context.Context, op graph.Context) (*cache.Result,
 		}
 		include = append(include, more...)
 	}
-	keep, err := filter(include, op.Exclude)
+	exclude := op.Exclude
+	if own := below(op.Path, b.State.Path("")); own != "" {
+		// It changes while it is read, and what is in it is nobody's source.
+		exclude = append(slices.Clone(exclude), quoted.Replace(own))
+	}
+	keep, err := filter(include, exclude)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +101,27 @@ func (b *Builder) context(ctx context.Context, op graph.Context) (*cache.Result,
 		return nil, fmt.Errorf("build context %s is no directory", op.Path)
 	}
 	return b.listed(&listing{entries: t.Entries, dir: t.Root}), nil
+}
+
+// quoted makes a pattern of a path that matches nothing else.
+var quoted = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`, "!", `\!`)
+
+// below is where a directory lies below another; empty: nowhere.
+func below(dir, sub string) string {
+	for _, p := range []*string{&dir, &sub} {
+		abs, err := filepath.Abs(*p)
+		if err == nil {
+			*p, err = filepath.EvalSymlinks(abs)
+		}
+		if err != nil {
+			return ""
+		}
+	}
+	rel, err := filepath.Rel(dir, sub)
+	if err != nil || rel == "." || !filepath.IsLocal(rel) {
+		return ""
+	}
+	return rel
 }
 
 // muchRead is how many bytes of a local tree must be new to say that a step will run.

@@ -29,7 +29,10 @@ func filter(include, exclude []string) (func(dir string) func(p string, dir bool
 		return nil, fmt.Errorf("read .dockerignore: %w", err)
 	}
 	if _, err := patternmatcher.New(include); err != nil {
-		return nil, fmt.Errorf("read patterns: %w", err)
+		include = nil // who copies says so, with its place in the Dockerfile
+	}
+	if len(include) == 0 && len(exclude) == 0 {
+		return nil, nil
 	}
 	// A matcher compiles patterns while it matches, so that each goroutine needs
 	// its own.

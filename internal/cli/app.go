@@ -257,10 +257,33 @@ func (a *app) hint(err error) string {
 	case errors.Is(err, unix.EROFS):
 		return "\nhint: the file system is read-only: choose other directories with --state, --oci-dir and --stacker-dir"
 	}
-	if exit == nil && errors.Is(err, fs.ErrPermission) {
+	if exit == nil && errors.Is(err, fs.ErrPermission) && a.names(err) {
 		return "\nhint: --oci-dir, --stacker-dir and --state choose directories that you may write to"
 	}
 	return ""
+}
+
+// names tells whether an error is about one of the directories that may be chosen, and
+// not about files of the user's.
+func (a *app) names(err error) bool {
+	var at *fs.PathError
+	errors.As(err, &at)
+	for _, dir := range []string{a.settings.stateDir, a.settings.ociDir, a.settings.stackerDir} {
+		abs, aerr := filepath.Abs(dir)
+		if aerr != nil || dir == "" {
+			continue
+		}
+		if strings.Contains(err.Error(), abs) {
+			return true
+		}
+		if at == nil {
+			continue
+		}
+		if p, perr := filepath.Abs(at.Path); perr == nil && strings.HasPrefix(p+"/", abs+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // free tells how full the file system of a path is.

@@ -72,9 +72,9 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
-	question, format, _ := strings.Cut(o.call, ",")
-	if o.check {
-		question = "check"
+	q, err := o.question()
+	if err != nil {
+		return err
 	}
 	s, err := a.openState(ctx)
 	if err != nil {
@@ -90,8 +90,8 @@ func (a *app) dockerBuild(ctx context.Context, shared buildOptions, o dockerOpti
 		return err
 	}
 	d.frontend.Engine = d
-	if question != "build" {
-		return d.call(ctx, question, format == "format=json")
+	if q.what != "build" {
+		return d.call(ctx, q)
 	}
 	if _, err := shared.output.specs(); err != nil {
 		return err
@@ -429,16 +429,19 @@ func (d *dockerBuild) solverOptions() solve.Options {
 func (d *dockerBuild) newSolver() *solve.Solver { return solve.New(d.solverOptions()) }
 
 // call answers a question about the Dockerfile.
-func (d *dockerBuild) call(ctx context.Context, question string, asJSON bool) error {
-	answer, failed, err := dockerfile.Call(ctx, d.frontend, question, asJSON)
+func (d *dockerBuild) call(ctx context.Context, q question) error {
+	answer, failed, err := dockerfile.Call(ctx, d.frontend, q.what, q.json)
 	if len(answer) > 0 {
 		_, werr := io.Copy(d.app.std.Out, bytes.NewReader(answer))
 		err = errors.Join(err, werr)
 	}
 	if err == nil && failed {
+		if q.ignoreStatus {
+			return nil
+		}
 		return exitStatus(1)
 	}
-	if err == nil && question == "check" && !asJSON {
+	if err == nil && q.what == "check" && !q.json {
 		_, err = fmt.Fprintln(d.app.std.Out, "Check complete, no warnings found.")
 	}
 	return err

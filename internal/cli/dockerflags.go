@@ -90,8 +90,12 @@ func (o *dockerOptions) frontendAttributes(shared buildOptions) (map[string]stri
 	} else if len(o.noCacheFilter) > 0 {
 		out["no-cache"] = strings.Join(o.noCacheFilter, ",")
 	}
-	if shared.network == "none" {
+	switch shared.network {
+	case "none":
 		out["force-network-mode"] = "none"
+	case "host", "default", "": // steps have the network of this machine
+	default:
+		return nil, fmt.Errorf("--network %s: it is host, default or none: there are no other networks", shared.network)
 	}
 	if err := o.machine(out); err != nil {
 		return nil, err
@@ -164,6 +168,43 @@ func (o *dockerOptions) arguments(out map[string]string) error {
 		out["build-arg:"+k] = v
 	}
 	return nil
+}
+
+// question reads --call and --check: what is asked, and how the answer is wanted.
+func (o *dockerOptions) question() (question, error) {
+	what, rest, more := strings.Cut(o.call, ",")
+	q := question{what: what}
+	if o.check {
+		q.what = "check"
+	}
+	for more {
+		var kv string
+		kv, rest, more = strings.Cut(rest, ",")
+		k, v, _ := strings.Cut(kv, "=")
+		switch k {
+		case "format":
+			if v != "json" && v != "text" {
+				return q, fmt.Errorf("--call %s: format is json or text", o.call)
+			}
+			q.json = v == "json"
+		case "ignorestatus":
+			yes, err := strconv.ParseBool(v)
+			if err != nil {
+				return q, fmt.Errorf("--call %s: ignorestatus is true or false", o.call)
+			}
+			q.ignoreStatus = yes
+		default:
+			return q, fmt.Errorf("--call %s: %q is none of its keys: they are format and ignorestatus", o.call, k)
+		}
+	}
+	return q, nil
+}
+
+// question is what is asked about a Dockerfile in place of a build.
+type question struct {
+	what         string // build: nothing
+	json         bool
+	ignoreStatus bool // end with success whatever the answer is
 }
 
 // machine adds what steps see of their machine.

@@ -44,6 +44,7 @@ func (a *app) historyCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "print whole commands")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print digests of layers only")
+	alwaysSo(f, "human", "H") // sizes and times are for people
 	f.BoolVar(&o.explain, "explain", false, "say how many files and bytes each layer has, its biggest files, and what later layers replace")
 	f.StringVar(&o.format, "format", "", "table, json, or a Go template of .Created .CreatedBy .Comment .Size .Digest .Empty")
 	f.StringVar(&o.platform, "platform", "", "OS/ARCH[/VARIANT] of the image (default: this machine's)")

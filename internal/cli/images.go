@@ -5,6 +5,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"build.stacker.dev/internal/images"
 	"build.stacker.dev/internal/progress"
@@ -48,8 +50,20 @@ func (a *app) imagesCommand() *cobra.Command {
 	f.BoolVar(&o.json, "json", false, "the same as --format json")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print digests only")
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "print whole digests")
+	alwaysSo(f, "all", "a")    // there are no images between
+	alwaysSo(f, "digests", "") // the table has them
 	return cmd
 }
+
+// alwaysSo adds a switch of docker's that asks for what is done anyway. It is no help to
+// anybody, and not shown.
+func alwaysSo(f *pflag.FlagSet, name, short string) {
+	f.BoolP(name, short, true, "accepted as docker's")
+	f.Lookup(name).Hidden = true
+}
+
+// noName stands where an image has none.
+const noName = "<none>"
 
 // listed is an image as ls prints it, with docker's words for templates.
 type listed struct {
@@ -108,6 +122,9 @@ func describeImage(ctx context.Context, s *state.State, i images.Image) (listed,
 	if ref, err := reference.Parse(i.Name); err == nil {
 		l.Repository, l.Tag = ref.Name(), ref.Tag
 	}
+	if i.Name == "" { // as docker's templates have it
+		l.Repository, l.Tag = noName, noName
+	}
 	return l, err
 }
 
@@ -135,11 +152,7 @@ func (o listOptions) print(out io.Writer, rows []listed, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSIZE\tCREATED AT\tUPDATED AT\tDIGEST")
 	for _, r := range rows {
-		name := r.Name
-		if name == "" {
-			name = "<none>"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, r.Size, ago(now, r.CreatedAt), ago(now, r.UpdatedAt), r.Digest)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(r.Name, noName), r.Size, ago(now, r.CreatedAt), ago(now, r.UpdatedAt), r.Digest)
 	}
 	return w.Flush()
 }

@@ -46,7 +46,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&o.raw, "raw", false, "print the manifest or index as it is")
-	cmd.Flags().StringVar(&o.format, "format", "", "json, or a Go template of the config's members, like {{.Config.Env}}")
+	cmd.Flags().StringVarP(&o.format, "format", "f", "", "json, or a Go template of the config's members, like {{.Config.Env}}")
 	cmd.Flags().StringVar(&o.platform, "platform", "", "OS/ARCH[/VARIANT] of the image (default: this machine's)")
 	return cmd
 }

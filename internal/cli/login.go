@@ -31,14 +31,16 @@ type loginOptions struct {
 func (a *app) loginCommand() *cobra.Command {
 	var o loginOptions
 	cmd := &cobra.Command{
-		Use:   "login REGISTRY",
+		Use:   "login [REGISTRY]",
 		Short: "keep credentials for a registry",
 		Long: "login asks the registry whether it takes the credentials and keeps them where docker and podman find them:\n" +
 			"in $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json if there is one, or else\n" +
 			"~/.config/containers/auth.json; in the credential helper that the file names, if it names one.\n" +
-			"HOST/PATH keeps them for the repositories below PATH only.",
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.login(cmd.Context(), o, args[0]) },
+			"HOST/PATH keeps them for the repositories below PATH only. Without REGISTRY it is docker.io.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.login(cmd.Context(), o, registryOf(args))
+		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.username, "username", "u", "", "user name")
@@ -52,13 +54,23 @@ func (a *app) loginCommand() *cobra.Command {
 func (a *app) logoutCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "logout REGISTRY",
-		Short: "forget the credentials for a registry",
-		Args:  cobra.ExactArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.logout(cmd.Context(), file, args[0]) },
+		Use:   "logout [REGISTRY]",
+		Short: "forget the credentials for a registry (docker.io)",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.logout(cmd.Context(), file, registryOf(args))
+		},
 	}
 	cmd.Flags().StringVar(&file, "authfile", "", "file that has the credentials")
 	return cmd
+}
+
+// registryOf is the registry of a command line: as with docker, its own where none is named.
+func registryOf(args []string) string {
+	if len(args) == 0 {
+		return "docker.io"
+	}
+	return args[0]
 }
 
 // authFile is the file that login changes.
@@ -168,8 +180,9 @@ func (a *app) logout(ctx context.Context, given, name string) error {
 	if err != nil {
 		return err
 	}
-	if !found {
-		return fmt.Errorf("logout: %s has no credentials for %s", file, key)
+	if !found { // what was wanted is so: as with docker, no error
+		fmt.Fprintf(a.std.Err, "not logged in to %s: %s has no credentials for it\n", key, file)
+		return nil
 	}
 	fmt.Fprintf(a.std.Out, "logged out of %s\n", key)
 	return nil

@@ -153,14 +153,18 @@ func (k *copier) parents(name string) error {
 	if err != nil {
 		return err
 	}
-	return k.makeDirs(p)
+	return k.makeDirs(p, k.dirMode())
 }
 
-func (k *copier) makeDirs(p string) error {
-	m := uint32(defaultDirMode)
+// dirMode is that of directories made for what is copied.
+func (k *copier) dirMode() uint32 {
 	if k.a.Mode != nil {
-		m = *k.a.Mode
+		return *k.a.Mode
 	}
+	return defaultDirMode
+}
+
+func (k *copier) makeDirs(p string, m uint32) error {
 	made, err := k.mkdirs(p, m, k.owner, k.a.Time)
 	if err != nil {
 		return err
@@ -188,7 +192,7 @@ func (k *copier) place(dest string, s source, top info) (string, error) {
 	if k.a.ContentsOnly && top.isDir() && !there {
 		target = dest
 	}
-	return dest, k.makeDirs(target)
+	return dest, k.makeDirs(target, k.dirMode())
 }
 
 // item makes one file, or has it made.

@@ -47,7 +47,8 @@ func (k *copier) unpack(ctx context.Context, s source) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := k.makeDirs(dest); err != nil {
+	// A mode is for what is copied: of an archive it changes nothing, as in BuildKit.
+	if err := k.makeDirs(dest, defaultDirMode); err != nil {
 		return false, err
 	}
 	err = k.extract(ctx, f, dest)

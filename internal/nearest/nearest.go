@@ -11,6 +11,9 @@ func Word(word string, candidates []string) string {
 		return ""
 	}
 	best, least := "", 1+max(1, len(word)/3)
+	if len(word) < 2 {
+		least = 1 // a letter is as far from every other one
+	}
 	for _, c := range candidates {
 		if len(c) > 64 || c == word {
 			continue

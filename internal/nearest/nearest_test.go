@@ -7,9 +7,9 @@ import "testing"
 
 func TestWord(t *testing.T) {
 	for _, tt := range []struct{ word, want string }{
-		{"VERSIO", "VERSION"}, {"VERISON", "VERSION"}, {"BASE", "BAES"}, {"nothing", ""}, {"V", ""}, {"VERSION", ""}, {"", ""},
+		{"VERSIO", "VERSION"}, {"VERISON", "VERSION"}, {"BASE", "BAES"}, {"nothing", ""}, {"V", ""}, {"a", ""}, {"D", ""}, {"BB", "B"}, {"VERSION", ""}, {"", ""},
 	} {
-		if got := Word(tt.word, []string{"VERSION", "BAES"}); got != tt.want {
+		if got := Word(tt.word, []string{"VERSION", "BAES", "B"}); got != tt.want {
 			t.Errorf("Word(%q) = %q, want %q", tt.word, got, tt.want)
 		}
 	}

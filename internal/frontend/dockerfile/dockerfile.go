@@ -24,6 +24,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/patternmatcher"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -156,6 +157,9 @@ func Load(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.ignored(ctx); err != nil {
+		return nil, err
+	}
 	out := &Result{Multi: s.ui.MultiPlatformRequested, Data: s.src.Data}
 	targets := []*ocispec.Platform{nil}
 	if len(s.ui.TargetPlatforms) > 0 {
@@ -226,8 +230,29 @@ func Call(ctx context.Context, o Options, question string, asJSON bool) (answer 
 	if err != nil {
 		return nil, false, err
 	}
+	if err := s.ignored(ctx); err != nil {
+		return nil, false, err
+	}
 	answer, failed, err = s.call(ctx, question, asJSON)
 	return answer, failed, s.explain(err)
 }
 
 func (s *source) explain(err error) error { return s.client.explain(err, s.src.Data) }
+
+// ignored checks the patterns of .dockerignore, of which the converter says only that
+// one of them is wrong.
+func (s *source) ignored(ctx context.Context) error {
+	patterns, err := s.ui.DockerIgnorePatterns(ctx)
+	if err != nil {
+		return s.explain(err)
+	}
+	for _, p := range patterns {
+		if _, err := patternmatcher.New([]string{p}); err != nil {
+			return &Mistake{
+				Text: fmt.Sprintf("%q in .dockerignore is no pattern", p), Err: err,
+				Hint: `a [ begins a set of characters, which ] ends; \[ is the character`,
+			}
+		}
+	}
+	return nil
+}

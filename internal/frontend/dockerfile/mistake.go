@@ -78,13 +78,22 @@ func line(data []byte, n int) string {
 // unresolved matches what is said of an image that is not found.
 var unresolved = regexp.MustCompile(`^(\S+): failed to resolve source metadata for `)
 
+// noStage matches what is said of a --from that counts further than there are stages.
+var noStage = regexp.MustCompile(`^invalid stage index (\d+)$`)
+
 // search finds the line that a message is about which has no place: that of a parser
-// directive, or of a mount from an image; 0: it is about something else.
+// directive, or of a --from or a mount; 0: it is about something else.
 func search(text string, data []byte) int {
 	want := ""
-	switch m := unresolved.FindStringSubmatch(text); {
+	m := unresolved.FindStringSubmatch(text)
+	if m == nil {
+		m = noStage.FindStringSubmatch(text)
+	}
+	switch {
 	case strings.Contains(text, "failed to parse check option"):
 		want = `^#\s*(?i:check)\s*=`
+	case strings.HasPrefix(text, "variable expansion is not supported for --from"):
+		want = `--from=\S*\$`
 	case m != nil:
 		want = `from=` + regexp.QuoteMeta(m[1]) + `\b`
 	default:
