@@ -203,3 +203,30 @@ func TestPingAsConfigured(t *testing.T) {
 		}
 	}
 }
+
+// TestPushRefused is R26 of uploads: credentials that are wrong are not tried again and
+// again, and the error has the words that come with the answer to the upload.
+func TestPushRefused(t *testing.T) {
+	s := registrytest.New(t, registrytest.Options{})
+	s.Inject(registrytest.Fault{Answer: func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		w.Header().Set("WWW-Authenticate", "Basic realm=x")
+		w.WriteHeader(http.StatusUnauthorized)
+		if r.Method != http.MethodHead {
+			_, _ = w.Write([]byte(`{"errors":[{"code":"UNAUTHORIZED","message":"the account is closed"}]}`))
+		}
+	}})
+	m := memory{}
+	desc := m.putImage(t, bigLayer())
+	var p pauses
+	c := newClient(t, Options{Credentials: credentials, Wait: p.wait})
+	if err := c.Push(t.Context(), ref(t, s, "a:v1"), desc, m, PushOptions{}); err == nil || !strings.Contains(err.Error(), "the account is closed") {
+		t.Errorf("got %v, want the registry's words", err)
+	}
+	if d := p.longest(); d > 0 {
+		t.Errorf("it waited for %s", d)
+	}
+	// One image, two blobs: each is looked for and begun, first without credentials at most.
+	if n := len(s.Requests()); n > 10 {
+		t.Errorf("%d requests", n)
+	}
+}
