@@ -26,8 +26,6 @@ const (
 	smallBlob = 4 << 20
 	// fallbackChunk is how much is sent at once where a large request is refused.
 	fallbackChunk = 32 << 20
-	// newTokens is how often one piece is sent again because its token was refused.
-	newTokens = 2
 )
 
 // BlobOptions configure PutBlob.
@@ -279,7 +277,7 @@ func (u *upload) recover(failure error) error {
 	case known && u.inPieces() && refusesPieces(status.Status):
 		u.location, u.alone = nil, true
 		u.repo.host.noPieces()
-	case known && status.Status == http.StatusUnauthorized && u.location != nil && u.failed < newTokens, // the next request gets a new token
+	case known && status.Status == http.StatusUnauthorized && u.location != nil, // the next request gets a new token
 		known && status.Status == http.StatusRequestedRangeNotSatisfiable,
 		known && (status.Status == http.StatusNotFound && u.location != nil),
 		retryError(failure):
