@@ -10,13 +10,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"build.stacker.dev/internal/reference"
 	"build.stacker.dev/internal/registry"
 	"build.stacker.dev/internal/registry/auth"
 )
@@ -32,15 +35,13 @@ func (a *app) loginCommand() *cobra.Command {
 	var o loginOptions
 	cmd := &cobra.Command{
 		Use:   "login [REGISTRY]",
-		Short: "keep credentials for a registry",
+		Short: "keep credentials for a registry (docker.io)",
 		Long: "login asks the registry whether it takes the credentials and keeps them where docker and podman find them:\n" +
 			"in $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json if there is one, or else\n" +
 			"~/.config/containers/auth.json; in the credential helper that the file names, if it names one.\n" +
-			"HOST/PATH keeps them for the repositories below PATH only. Without REGISTRY it is docker.io.",
+			"HOST/PATH keeps them for the repositories below PATH only.",
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.login(cmd.Context(), o, registryOf(args))
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return a.login(cmd.Context(), o, loginTo(args)) },
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.username, "username", "u", "", "user name")
@@ -57,18 +58,16 @@ func (a *app) logoutCommand() *cobra.Command {
 		Use:   "logout [REGISTRY]",
 		Short: "forget the credentials for a registry (docker.io)",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.logout(cmd.Context(), file, registryOf(args))
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.logout(cmd.Context(), file, loginTo(args)) },
 	}
 	cmd.Flags().StringVar(&file, "authfile", "", "file that has the credentials")
 	return cmd
 }
 
-// registryOf is the registry of a command line: as with docker, its own where none is named.
-func registryOf(args []string) string {
+// loginTo is the registry that is meant: without one docker's, as with docker login.
+func loginTo(args []string) string {
 	if len(args) == 0 {
-		return "docker.io"
+		return reference.DefaultRegistry
 	}
 	return args[0]
 }
@@ -108,25 +107,35 @@ func (a *app) login(ctx context.Context, o loginOptions, name string) error {
 	if err != nil {
 		return fmt.Errorf("login to %s: %w", key, err)
 	}
-	host, _, _ := strings.Cut(key, "/")
+	host, repository, _ := strings.Cut(key, "/")
 	options := registryOptions(o.skipTLS)
 	options.Credentials = func(context.Context, string, string) (auth.Credentials, error) { return c, nil }
 	client := registry.New(options)
 	defer client.Close()
-	if err := client.Ping(ctx, host); err != nil {
-		return fmt.Errorf("login to %s: %w", key, err)
+	if err := client.Ping(ctx, host, repository); err != nil {
+		return fmt.Errorf("login to %s: %w", key, notTaken(err))
 	}
 	place, err := auth.Login(ctx, file, key, c)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(a.std.Out, "logged in to %s; the credentials are in %s\n", key, place)
-	_, repository, _ := strings.Cut(key, "/")
 	home, _ := os.UserHomeDir()
 	if found, err := keychain(os.Getenv, home).Lookup(ctx, host, repository); o.file == "" && (err != nil || found != c) {
 		fmt.Fprintf(a.std.Err, "warning: other credentials for %s come before these: see docs/registries.md for the order of the files\n", key)
 	}
 	return nil
+}
+
+// notTaken says in place of the advice to log in, which an answer of a registry has, what is
+// wrong when one does that.
+func notTaken(err error) error {
+	var answer *registry.Error
+	if !errors.As(err, &answer) || !errors.Is(answer, registry.ErrUnauthorized) {
+		return err
+	}
+	words := strings.Join(slices.DeleteFunc([]string{http.StatusText(answer.Status), answer.Code, answer.Message}, func(s string) bool { return s == "" }), ": ")
+	return fmt.Errorf("the registry does not take this user name and password: %d %s", answer.Status, words)
 }
 
 // askCredentials takes what the flags say, and asks for the rest.

@@ -157,7 +157,7 @@ func (a *app) sharedCache(ctx context.Context, s sharing, b *build.Builder, sink
 		}
 		if clients[p.insecure] == nil {
 			o := registryOptions(p.insecure)
-			o.Wait = impatient()
+			o.Wait, o.Attempts, o.StallTimeout = impatient(), cacheAttempts, cacheStall
 			clients[p.insecure] = registry.New(o)
 		}
 		return &shared.Registry{Client: clients[p.insecure], Repository: p.ref, Insecure: p.insecure}
@@ -217,6 +217,13 @@ func (s sharing) shareMounts(ctx context.Context, c *shared.Cache, b *build.Buil
 	}
 	b.SaveMounts(ctx)
 }
+
+// A build goes on without the shared cache, so one that does not answer is not waited for as
+// long as the registry of a base.
+const (
+	cacheAttempts = 3
+	cacheStall    = 10 * time.Second
+)
 
 // impatient waits between attempts, but not long: a build goes on without the
 // shared cache.

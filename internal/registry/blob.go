@@ -37,6 +37,15 @@ func (c *Client) Blob(ctx context.Context, ref reference.Reference, desc ocispec
 // BlobFrom opens a blob for reading from an offset on. It continues like Blob, and
 // has as many bytes as are missing, but does not verify them: blob.Store.Fetch does.
 func (c *Client) BlobFrom(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	b, err := c.blobFrom(ctx, ref, desc, offset, 0)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// blobFrom is BlobFrom without the first places, skip of them, as long as one is left.
+func (c *Client) blobFrom(ctx context.Context, ref reference.Reference, desc ocispec.Descriptor, offset int64, skip int) (*blobReader, error) {
 	if err := image.CheckDescriptor(desc); err != nil {
 		return nil, fmt.Errorf("blob of %s: %w", ref, err)
 	}
@@ -44,7 +53,8 @@ func (c *Client) BlobFrom(ctx context.Context, ref reference.Reference, desc oci
 	if err != nil {
 		return nil, err
 	}
-	b := &blobReader{ctx: ctx, repo: places[0], others: places[1:], desc: desc, offset: offset}
+	skip = min(skip, len(places)-1)
+	b := &blobReader{ctx: ctx, repo: places[skip], others: places[skip+1:], place: skip, desc: desc, offset: offset}
 	if offset < desc.Size || desc.Size == 0 {
 		for err = b.connect(); err != nil; err = b.connect() {
 			if !b.elsewhere(err) {
@@ -81,6 +91,7 @@ type blobReader struct {
 	ctx    context.Context //nolint:containedctx // that of the call which opened the reader
 	repo   *repository
 	others []*repository // where else the blob may be
+	place  int           // how many places were passed over
 	desc   ocispec.Descriptor
 	body   io.ReadCloser // nil between two connections
 	offset int64         // of the next byte
@@ -149,7 +160,7 @@ func (b *blobReader) elsewhere(err error) bool {
 	}
 	b.repo.host.noteFailure(err)
 	b.wide.stop()
-	b.repo, b.others = b.others[0], b.others[1:]
+	b.repo, b.others, b.place = b.others[0], b.others[1:], b.place+1
 	b.wide, b.failed, b.whole = nil, 0, false
 	return true
 }

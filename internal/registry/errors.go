@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // maxErrorBody bounds how much of an error's body is read, in bytes.
@@ -26,6 +27,8 @@ type Error struct {
 	Status   int
 	Code     string // the registry's, such as MANIFEST_UNKNOWN; may be empty
 	Message  string // the registry's, made safe to print; may be empty
+	// After is how long it asks to wait (Retry-After); zero where it does not.
+	After time.Duration
 }
 
 // Error returns what was asked, what was answered and, where it is known, what to do.

@@ -26,6 +26,8 @@ type host struct {
 	address   string // host[:port] to connect to
 	insecure  bool
 	transport *http.Transport
+	// authorities are the files that say whom to trust at this address.
+	authorities []string
 
 	mu        sync.Mutex
 	scheme    string                   // https until the registry turned out to speak plain HTTP
@@ -34,15 +36,11 @@ type host struct {
 	fetching  map[string]chan struct{} // by scopes; full while a token is being got
 	down      bool                     // it did not answer
 	whole     bool                     // it takes blobs in one request only
+	mountless bool                     // it fails where it shall take a blob from another repository
 }
 
 // hubAddress is where the API of docker.io is.
 const hubAddress = "registry-1.docker.io"
-
-// hostOf returns the record of a registry about which nothing is configured.
-func (c *Client) hostOf(registry string) (*host, error) {
-	return c.hostFor(hosts.Place{Registry: registry})
-}
 
 // hostFor returns the record of a place, made on first use. Two places at one address
 // that are spoken to in other ways have two.
@@ -70,10 +68,10 @@ func (c *Client) hostFor(p hosts.Place) (*host, error) {
 	return h, nil
 }
 
-// noteFailure remembers a host that did not answer at all.
+// noteFailure remembers a host that did not answer at all, or answers no more for now.
 func (h *host) noteFailure(err error) {
 	var status *Error
-	if errors.As(err, &status) && status.Status < http.StatusInternalServerError {
+	if errors.As(err, &status) && status.Status < http.StatusInternalServerError && status.Status != http.StatusTooManyRequests {
 		return
 	}
 	h.mu.Lock()
@@ -127,6 +125,20 @@ func (h *host) usePlain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.scheme = "http"
+}
+
+// noMounts remembers that the registry fails at mounts.
+func (h *host) noMounts() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mountless = true
+}
+
+// failsMounts reports whether noMounts was called.
+func (h *host) failsMounts() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mountless
 }
 
 // hostName returns host[:port] without port and brackets.

@@ -49,7 +49,7 @@ func everything(t *testing.T, s *registrytest.Server, opts Options) {
 	c := newClient(t, opts)
 	name := ref(t, s, "a:v1")
 	ctx := t.Context()
-	_ = c.Ping(ctx, name.Registry)
+	_ = c.Ping(ctx, name.Registry, "")
 	_, _ = c.Head(ctx, name)
 	_, _, _ = c.Resolve(ctx, name)
 	_, _ = readBlob(c, name, ocispec.Descriptor{MediaType: "a/b", Digest: desc.Digest, Size: 5})

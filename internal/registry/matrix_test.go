@@ -22,6 +22,7 @@ import (
 
 	"build.stacker.dev/internal/blob"
 	"build.stacker.dev/internal/image"
+	"build.stacker.dev/internal/registry/hosts"
 	"build.stacker.dev/internal/registry/registrytest"
 )
 
@@ -228,7 +229,7 @@ func TestProxy(t *testing.T) {
 		}
 		return at, nil
 	}})
-	h, err := c.hostOf("registry.example:80")
+	h, err := c.hostFor(hosts.Place{Registry: "registry.example:80"})
 	if err != nil {
 		t.Fatal(err)
 	}

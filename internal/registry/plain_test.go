@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"build.stacker.dev/internal/registry/hosts"
 	"build.stacker.dev/internal/registry/registrytest"
 )
 
@@ -108,7 +109,7 @@ func TestPlainWhateverIsAnswered(t *testing.T) {
 			}
 			// Where plain HTTP is not allowed nothing is sent without TLS.
 			s.Requests()
-			h, err := c.hostOf("r.example:5000")
+			h, err := c.hostFor(hosts.Place{Registry: "r.example:5000"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +142,7 @@ func TestHangUpOfTLS(t *testing.T) {
 	if _, _, err := c.Resolve(t.Context(), parse(t, m.Addr().String()+"/a:v1")); err != nil {
 		t.Fatal(err)
 	}
-	h, err := c.hostOf(m.Addr().String())
+	h, err := c.hostFor(hosts.Place{Registry: m.Addr().String()})
 	if err != nil || h.currentScheme() != "https" {
 		t.Errorf("the registry is spoken to over %s, %v", h.currentScheme(), err)
 	}

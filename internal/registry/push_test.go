@@ -162,6 +162,7 @@ func TestMount(t *testing.T) {
 		}, true},
 		{"R30 404", status(404), true},
 		{"R30 403", status(403), true},
+		{"R30 always 500", status(500), true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -170,7 +171,7 @@ func TestMount(t *testing.T) {
 			d := m.put("a/b", data)
 			s.PutBlob("other", data)
 			if tt.answer != nil {
-				s.Inject(registrytest.Fault{Times: 1, Match: func(r *http.Request) bool { return r.URL.Query().Has("mount") }, Answer: tt.answer})
+				s.Inject(registrytest.Fault{Match: func(r *http.Request) bool { return r.URL.Query().Has("mount") }, Answer: tt.answer})
 			}
 			open := openFrom(m, d)
 			if err := newClient(t, Options{}).PutBlob(t.Context(), ref(t, s, "a"), d, open, BlobOptions{MountFrom: []string{"a", "other"}}); err != nil {

@@ -72,6 +72,8 @@ type Options struct {
 	// StallTimeout is how long a transfer may go without noticeable progress, and a
 	// request without an answer; 30 seconds when zero.
 	StallTimeout time.Duration
+	// Attempts is how often a request is sent at most before it has failed; 6 when zero.
+	Attempts int
 	// ChunkSize bounds one request of an upload in bytes; no bound when zero. Where a
 	// registry or a proxy refuses a large request, smaller ones are used anyway.
 	ChunkSize int64
@@ -90,6 +92,7 @@ const (
 	firstPause     = 250 * time.Millisecond
 	maxPause       = 15 * time.Second
 	maxRetryAfter  = 2 * time.Minute // a registry that asks for more gets an error
+	maxMirrorWait  = 5 * time.Second // and a place beside which there is another one is left
 	stallTimeout   = 30 * time.Second
 )
 
@@ -114,6 +117,9 @@ func New(opts Options) *Client {
 	}
 	if opts.StallTimeout == 0 {
 		opts.StallTimeout = stallTimeout
+	}
+	if opts.Attempts == 0 {
+		opts.Attempts = maxAttempts
 	}
 	if opts.UserAgent == "" {
 		opts.UserAgent = "stacker"
@@ -165,7 +171,8 @@ type repository struct {
 	client   *Client
 	host     *host
 	ref      reference.Reference
-	attempts int // of one request
+	attempts int           // of one request
+	patience time.Duration // the longest pause that the registry may ask for
 }
 
 // places checks a reference and returns the repositories that it may be in. Those
@@ -188,10 +195,10 @@ func (c *Client) places(ref reference.Reference) ([]*repository, error) {
 		if err != nil {
 			return nil, fmt.Errorf("registry %s: %w", p.Registry, err)
 		}
-		r := &repository{client: c, host: h, ref: ref, attempts: mirrorAttempts}
+		r := &repository{client: c, host: h, ref: ref, attempts: min(mirrorAttempts, c.opts.Attempts), patience: maxMirrorWait}
 		r.ref.Registry, r.ref.Repository = p.Registry, p.Repository
 		if i == len(list)-1 {
-			r.attempts = maxAttempts
+			r.attempts, r.patience = c.opts.Attempts, maxRetryAfter
 		}
 		out = append(out, r)
 	}

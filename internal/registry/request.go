@@ -41,27 +41,49 @@ func (r *repository) do(ctx context.Context, req *request) (*http.Response, erro
 		if err == nil && !retryStatus(resp.StatusCode) {
 			return resp, nil
 		}
-		delay := pause(attempt)
 		if err == nil {
-			asked := r.retryAfter(resp)
 			if req.once {
 				return resp, nil
 			}
-			err = statusError(resp, r.host.name)
-			if asked > maxRetryAfter {
-				return nil, fmt.Errorf("%w; the registry asks to wait for %s", err, asked.Round(time.Second))
-			}
-			delay = max(delay, asked)
+			err = r.refused(resp)
 		} else if !retryError(err) {
 			return nil, err
 		}
 		if req.once || attempt+1 >= r.attempts {
 			return nil, err
 		}
-		if werr := r.client.opts.Wait(ctx, delay); werr != nil {
-			return nil, fmt.Errorf("%w (stopped after: %w)", werr, err)
+		if err := r.rest(ctx, attempt, err); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// rest pauses after a failed attempt, at least for as long as the registry asks for. It
+// returns the failure where that is too long: with another place to ask, a few seconds are.
+func (r *repository) rest(ctx context.Context, attempt int, failure error) error {
+	delay := pause(attempt)
+	var status *Error
+	if errors.As(failure, &status) {
+		if status.After > r.patience {
+			return fmt.Errorf("%w; the registry asks to wait for %s", failure, status.After.Round(time.Second))
+		}
+		delay = max(delay, status.After)
+	}
+	if err := r.client.opts.Wait(ctx, delay); err != nil {
+		return fmt.Errorf("%w (stopped after: %w)", err, failure)
+	}
+	return nil
+}
+
+// refused is statusError with how long the registry asks to wait.
+func (r *repository) refused(resp *http.Response) error {
+	after := r.retryAfter(resp)
+	err := statusError(resp, r.host.name)
+	var status *Error
+	if errors.As(err, &status) {
+		status.After = after
+	}
+	return err
 }
 
 // authorized sends a request with the credentials that the registry wants. When it

@@ -131,7 +131,7 @@ func TestSecureServers(t *testing.T) {
 			if err := anonymous.Push(t.Context(), ours, desc, m, PushOptions{}); !errors.Is(err, ErrUnauthorized) {
 				t.Errorf("without a password: got %v, want ErrUnauthorized", err)
 			}
-			if err := s.client.Ping(t.Context(), s.address); err != nil {
+			if err := s.client.Ping(t.Context(), s.address, ""); err != nil {
 				t.Errorf("ping: %v", err)
 			}
 			if err := s.client.Push(t.Context(), ours, desc, m, PushOptions{Tags: []string{"v2"}}); err != nil {

@@ -12,11 +12,13 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"build.stacker.dev/internal/reference"
+	"build.stacker.dev/internal/registry/hosts"
 )
 
 // maxRedirects bounds a chain of redirects.
@@ -79,13 +81,17 @@ func checkRedirect(h *host, req *request, from, to *url.URL) error {
 	return nil
 }
 
-// hostAt returns the record, and so the transport, for an address: that of h if it
-// is there, else one of its own, so that settings for h are not used elsewhere.
+// hostAt returns the record, and so the transport, for an address to which h sends us: that
+// of h if it is there, else one of its own, so that settings for h are not used elsewhere. Two
+// are: whom to trust, besides those whom everybody trusts, since a token service and a store of
+// blobs mostly have their certificates from where the registry has its own; and on the same
+// machine, that nothing can be verified.
 func (c *Client) hostAt(h *host, u *url.URL) (*host, error) {
 	if u.Host == h.address {
 		return h, nil
 	}
-	return c.hostOf(u.Host)
+	same := strings.EqualFold(u.Hostname(), hostName(h.address))
+	return c.hostFor(hosts.Place{Registry: u.Host, CAs: h.authorities, Insecure: h.insecure && same})
 }
 
 // sendOnce sends one request and returns its response, whose body is guarded

@@ -67,7 +67,7 @@ func (r *repository) authorization(ctx context.Context, scopes []string) (string
 	}
 	tok, err = r.fetchToken(ctx, ch, creds, scopes)
 	if err != nil {
-		return "", fmt.Errorf("registry %s: get token: %w", h.name, err)
+		return "", &finalError{fmt.Errorf("registry %s: get token: %w", h.name, err)} // it was tried often enough
 	}
 	h.mu.Lock()
 	h.tokens[key] = tok
@@ -122,11 +122,11 @@ func (r *repository) fetchToken(ctx context.Context, ch challenge, creds auth.Cr
 	scopes = withChallengeScope(scopes, ch.params["scope"])
 	for attempt := 0; ; attempt++ {
 		tok, err := r.askForToken(ctx, realm, ch.params["service"], creds, scopes)
-		if err == nil || !retryError(err) || attempt+1 >= maxAttempts {
+		if err == nil || !retryError(err) || attempt+1 >= r.attempts {
 			return tok, err
 		}
-		if werr := r.client.opts.Wait(ctx, pause(attempt)); werr != nil {
-			return token{}, fmt.Errorf("%w (stopped after: %w)", werr, err)
+		if err := r.rest(ctx, attempt, err); err != nil {
+			return token{}, err
 		}
 	}
 }
@@ -211,7 +211,7 @@ func (r *repository) askForToken(ctx context.Context, realm *url.URL, service st
 		return token{}, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return token{}, statusError(resp, r.host.name)
+		return token{}, r.refused(resp)
 	}
 	defer discard(resp)
 	return parseToken(resp.Body, r.client.opts.Now())

@@ -27,10 +27,11 @@ const (
 // transport returns the transport for a host: the shared one unless the host has
 // certificates or is insecure. The caller holds c.mu.
 func (c *Client) transport(h *host) (*http.Transport, error) {
-	config, err := c.hostTLS(h.address)
+	config, found, err := c.hostTLS(h.address)
 	if err != nil {
 		return nil, err
 	}
+	h.authorities = append(found, h.place.CAs...)
 	if config, err = c.placeTLS(config, h); err != nil {
 		return nil, err
 	}
@@ -98,9 +99,10 @@ func (c *Client) newTransport(config *tls.Config) *http.Transport {
 	}
 }
 
-// hostTLS returns the settings that the certificate directories have for a host;
-// nil if there are none. The first directory that has the host counts.
-func (c *Client) hostTLS(address string) (*tls.Config, error) {
+// hostTLS returns the settings that the certificate directories have for a host, and
+// the files of its authorities; nil if there are none. The first directory that has the
+// host counts.
+func (c *Client) hostTLS(address string) (*tls.Config, []string, error) {
 	names := []string{address}
 	if name := hostName(address); name != address {
 		names = append(names, name)
@@ -114,37 +116,36 @@ func (c *Client) hostTLS(address string) (*tls.Config, error) {
 				continue
 			}
 			if err != nil {
-				return nil, fmt.Errorf("read certificates: %w", err)
+				return nil, nil, fmt.Errorf("read certificates: %w", err)
 			}
 			return c.readCerts(hostDir, entries)
 		}
 	}
-	return nil, nil
+	return nil, nil, nil
 }
 
 // readCerts reads the certificates of one directory.
-func (c *Client) readCerts(dir string, entries []os.DirEntry) (*tls.Config, error) {
+func (c *Client) readCerts(dir string, entries []os.DirEntry) (*tls.Config, []string, error) {
 	config := &tls.Config{RootCAs: c.opts.RootCAs}
-	found := false
+	var authorities []string
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch filepath.Ext(e.Name()) {
 		case ".crt":
 			if err := addAuthority(config, path); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			found = true
+			authorities = append(authorities, path)
 		case ".cert":
 			if err := addCertificate(config, path, strings.TrimSuffix(path, ".cert")+".key"); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			found = true
 		}
 	}
-	if !found {
-		return nil, nil
+	if len(authorities)+len(config.Certificates) == 0 {
+		return nil, nil, nil
 	}
-	return config, nil
+	return config, authorities, nil
 }
 
 // addAuthority adds the authorities of a file to those that are trusted already.

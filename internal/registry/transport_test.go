@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"build.stacker.dev/internal/reference"
+	"build.stacker.dev/internal/registry/hosts"
 	"build.stacker.dev/internal/registry/registrytest"
 )
 
@@ -157,7 +158,7 @@ func TestCertificatesOfOneHostOnly(t *testing.T) {
 	}
 	c := New(Options{CertDirs: []string{dir}})
 	for address, own := range map[string]bool{"r.io": true, "r.io:5000": true, "x.r.io": false, "s.io": false} {
-		config, err := c.hostTLS(address)
+		config, _, err := c.hostTLS(address)
 		if err != nil || (config != nil) != own {
 			t.Errorf("%s: got settings %v, %v, want %v", address, config != nil, err, own)
 		}
@@ -191,7 +192,7 @@ func TestPlainOnlyWhereAllowed(t *testing.T) {
 		t.Error("plain HTTP is refused for an insecure registry")
 	}
 	c := New(Options{})
-	h, err := c.hostOf(reference.DefaultRegistry)
+	h, err := c.hostFor(hosts.Place{Registry: reference.DefaultRegistry})
 	if err != nil || h.address != hubAddress || h.currentScheme() != "https" {
 		t.Errorf("docker.io is at %s, %v", h.address, err)
 	}

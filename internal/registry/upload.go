@@ -148,7 +148,7 @@ func (u *upload) step() (done bool, err error) {
 // mount asks the registry to take the blob from another repository. Where it does
 // not, it may have begun an upload.
 func (u *upload) mount(name string) (bool, error) {
-	if name == u.repo.ref.Repository {
+	if name == u.repo.ref.Repository || u.repo.host.failsMounts() {
 		return false, nil
 	}
 	if _, err := reference.Parse(u.repo.ref.Registry + "/" + name); err != nil {
@@ -159,11 +159,16 @@ func (u *upload) mount(name string) (bool, error) {
 	if errors.Is(err, errMounted) {
 		return true, nil
 	}
-	var status *Error
-	if errors.As(err, &status) && status.Status < http.StatusInternalServerError {
-		return false, nil // no access there, or no mounts here: upload
+	if err == nil || u.ctx.Err() != nil {
+		return false, err
 	}
-	return false, err
+	// No access there, no mounts here, or a fault in them: upload. What is wrong with the
+	// registry itself is told by that.
+	var status *Error
+	if errors.As(err, &status) && status.Status >= http.StatusInternalServerError {
+		u.repo.host.noMounts() // it was asked often enough
+	}
+	return false, nil
 }
 
 // errMounted is returned by begin when nothing is left to do.
@@ -227,7 +232,7 @@ func (u *upload) patch() error {
 		return err
 	}
 	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusCreated {
-		return statusError(resp, u.repo.host.name)
+		return u.repo.refused(resp)
 	}
 	defer discard(resp)
 	u.failed = 0
@@ -251,7 +256,7 @@ func (u *upload) finish(size int64) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusOK {
-		return statusError(resp, u.repo.host.name)
+		return u.repo.refused(resp)
 	}
 	discard(resp)
 	return u.confirm(digest.Digest(resp.Header.Get("Docker-Content-Digest")))
@@ -272,17 +277,18 @@ func (u *upload) recover(failure error) error {
 	case known && u.inPieces() && refusesPieces(status.Status):
 		u.location, u.alone = nil, true
 		u.repo.host.noPieces()
-	case known && (status.Status == http.StatusUnauthorized || status.Status == http.StatusRequestedRangeNotSatisfiable),
+	case known && status.Status == http.StatusUnauthorized && u.location != nil, // the next request gets a new token
+		known && status.Status == http.StatusRequestedRangeNotSatisfiable,
 		known && (status.Status == http.StatusNotFound && u.location != nil),
 		retryError(failure):
 	default:
 		return u.explain(failure)
 	}
-	if u.failed++; u.failed >= maxAttempts || u.ctx.Err() != nil {
+	if u.failed++; u.failed >= u.repo.attempts || u.ctx.Err() != nil {
 		return failure
 	}
-	if err := u.repo.client.opts.Wait(u.ctx, pause(u.failed-1)); err != nil {
-		return fmt.Errorf("%w (stopped after: %w)", err, failure)
+	if err := u.repo.rest(u.ctx, u.failed-1, failure); err != nil {
+		return err
 	}
 	if u.location == nil {
 		return nil

@@ -12,6 +12,7 @@ package registrytest
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"log"
 	"net/http"
@@ -146,6 +147,11 @@ func (s *Server) CAs() *x509.CertPool {
 		pool.AddCert(cert)
 	}
 	return pool
+}
+
+// Authority returns those of CAs in PEM form.
+func (s *Server) Authority() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw})
 }
 
 // Inject adds a fault. Of several that match a request the first one added counts.
