@@ -262,6 +262,11 @@ boxed:
     chmod 2750 /srv/data
     test "$(stat -c %u:%a /srv/data)" = 1234:2750
     su worker -s /bin/sh -c 'test "$(id -u)" = 1234'
+    mkdir /srv/ro /srv/none
+    echo ro > /srv/ro/f
+    mkdir /srv/ro/d
+    chmod 555 /srv/ro
+    chmod 0 /srv/none
     rm /bin/vi
     mkfifo /srv/fifo
     test -c /dev/null && echo gone > /dev/null
@@ -273,7 +278,8 @@ second:
   run: |
     test ! -e /bin/vi
     test "$(stat -c %u /srv/data/file)" = 1234
-    rm -r /srv/data
+    test "$(cat /srv/ro/f)" = ro
+    rm -r /srv/data /srv/ro/d
     echo two >> /greeting
 `
 

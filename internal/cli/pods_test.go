@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"build.stacker.dev/internal/shell"
 )
 
 // job is a manifest of examples/kubernetes, as far as the container's rights go. The rest is Any.
@@ -108,6 +110,20 @@ func exampleSeccomp(t *testing.T) object {
 	}
 	delete(p, "archMap") // the runtime's caller chooses: here, this machine's own
 	return p
+}
+
+// TestImageTools wants the Dockerfile of the image of stacker to make a link for each utility that there is, as its
+// stacker.yaml does.
+func TestImageTools(t *testing.T) {
+	data, err := os.ReadFile("../../examples/stacker-image/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "for name in ")
+	list, _, _ := strings.Cut(rest, ";")
+	if got, want := strings.Fields(strings.ReplaceAll(list, "\\\n", " ")), shell.Names(); !slices.Equal(got, want) {
+		t.Errorf("the Dockerfile has\n%q\nwant\n%q", got, want)
+	}
 }
 
 // TestPods runs the jobs of examples/kubernetes in containers with the rights that the manifests

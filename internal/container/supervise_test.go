@@ -38,6 +38,10 @@ cp -a d e; show e/x e/y e/l
 cd d; stat -c "%u:%g" ../m .; cd ..
 chown 65536 f 2>&1 || true
 chown 5 missing 2>&1 || true
+touch g h i; mkdir n; exec 3< . 4< n
+chown 1:1 /proc/self/fd/3/g; chown 2:2 /proc/self/cwd/h; chown 3:3 /proc/self/root/tmp/i; chown 4:2000 /dev/fd/4; chmod 2755 n
+touch /proc/self/fd/4/a; mkdir /dev/fd/4/b; ln -s x /proc/self/cwd/n/c; show g h i n n/a n/b n/c
+stat -L -c %u:%g /proc/self/fd/3/g /dev/fd/3/h /proc/self/root/tmp/i /proc/self/fd/4
 `
 
 const ownersOutput = `f 5:6 644 regular empty file
@@ -58,6 +62,17 @@ e/l 0:2 777 symbolic link
 1:2
 chown: f: Invalid argument
 chown: missing: No such file or directory
+g 1:1 644 regular empty file
+h 2:2 644 regular empty file
+i 3:3 644 regular empty file
+n 4:2000 2755 directory
+n/a 0:2000 644 regular empty file
+n/b 0:2000 2755 directory
+n/c 0:2000 777 symbolic link
+1:1
+2:2
+3:3
+4:2000
 `
 
 // TestOwners is the same at each level.

@@ -26,6 +26,15 @@ import (
 // users know the size of a layer's tar.
 const uncompressedSize = "ci.umo.uncompressed_blob_size"
 
+// imageError says which image could not be exported. What ended the whole build, which another image may have
+// done, is not this one's error.
+func imageError(ctx context.Context, p Product, err error) error {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+		return cause
+	}
+	return fmt.Errorf("export image %s: %w", p.Name, err)
+}
+
 // image puts the layers and then the documents of a product into a place.
 func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination, s Spec) (made, error) {
 	if s.Layers.Rewrite && p.Epoch == nil {
@@ -36,7 +45,7 @@ func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination
 	for i, l := range p.Layers {
 		d, diffID, err := e.product(ctx, p, i, to, s)
 		if err != nil {
-			return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
+			return made{}, imageError(ctx, p, err)
 		}
 		p.Config.RootFS.DiffIDs[i] = diffID
 		if s.layerSizes && own(l) && s.Layers.layerType() == (image.LayerType{Archive: image.Tar, Compression: image.Gzip}) {
@@ -47,7 +56,7 @@ func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination
 	if len(p.Layers) == 0 {
 		d, err := e.emptyLayer(ctx, p, to, s.Layers)
 		if err != nil {
-			return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
+			return made{}, imageError(ctx, p, err)
 		}
 		layers = []ocispec.Descriptor{d}
 		if s.Layers.archive() != image.Tar {
@@ -56,7 +65,7 @@ func (e *Exporter) image(ctx context.Context, p Product, to transfer.Destination
 	}
 	m, err := e.documents(ctx, p, layers, to, s)
 	if err != nil {
-		return made{}, fmt.Errorf("export image %s: %w", p.Name, err)
+		return made{}, imageError(ctx, p, err)
 	}
 	return m, nil
 }

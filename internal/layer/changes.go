@@ -105,6 +105,9 @@ func (c *changes) root(base *Stamps) error {
 	if err != nil {
 		return err
 	}
+	if err := d.Unlock(&st); err != nil {
+		return err
+	}
 	p := &place{source: d, st: st, dir: top}
 	if err := c.directory(base, p, "."); err != nil {
 		return err
@@ -200,6 +203,9 @@ func (c *changes) subdirectory(was *Stamps, now stamp, parent *place, leaf, name
 	defer d.Close()
 	st, err := d.Stat()
 	if err != nil {
+		return err
+	}
+	if err := d.Unlock(&st); err != nil {
 		return err
 	}
 	p := &place{parent: parent, name: leaf, source: d, st: st}

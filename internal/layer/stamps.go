@@ -41,7 +41,7 @@ func stampAt(dirfd int, name string) (stamp, error) {
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
-	err := unix.Statx(dirfd, name, flags, unix.STATX_INO|unix.STATX_TYPE|unix.STATX_CTIME|unix.STATX_BTIME, &st)
+	err := rootfs.Statx(dirfd, name, flags, unix.STATX_INO|unix.STATX_TYPE|unix.STATX_CTIME|unix.STATX_BTIME, &st)
 	if err != nil {
 		return stamp{}, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}

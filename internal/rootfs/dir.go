@@ -109,6 +109,9 @@ func (d *Dir) Lstat(name string) (unix.Stat_t, error) {
 		return st, err
 	}
 	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == unix.EACCES {
+		err = asOwner(d.fd, func() error { return unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	}
 	inside(&st)
 	return st, pathError("lstat", name, err)
 }
@@ -127,6 +130,12 @@ func (d *Dir) Readlink(name string) (string, error) {
 	for size := 256; ; size *= 2 {
 		buf := make([]byte, size)
 		n, err := unix.Readlinkat(d.fd, name, buf)
+		if err == unix.EACCES {
+			err = asOwner(d.fd, func() (err error) {
+				n, err = unix.Readlinkat(d.fd, name, buf)
+				return err
+			})
+		}
 		if err != nil {
 			return "", pathError("readlink", name, err)
 		}

@@ -73,7 +73,26 @@ func openOwn(own, flags int) (int, error) {
 	return fd, err
 }
 
-// asOwner does something with the open file fd, if need be as root could whatever its mode.
+// Unlock lets the owner of the directory, which st describes, do everything in it, for good. It does nothing where
+// root does that, whose rights do not depend on modes.
+func (d *Dir) Unlock(st *unix.Stat_t) error {
+	const all = 0o700
+	if !powerless() || st.Mode&all == all {
+		return nil
+	}
+	return pathError("chmod", ".", unix.Fchmod(d.fd, st.Mode&0o7777|all))
+}
+
+// Statx is statx(2) of name in the directory dirfd, or of the directory if name is empty and flags say so.
+func Statx(dirfd int, name string, flags, mask int, st *unix.Statx_t) error {
+	err := unix.Statx(dirfd, name, flags, mask, st)
+	if err == unix.EACCES {
+		err = asOwner(dirfd, func() error { return unix.Statx(dirfd, name, flags, mask, st) })
+	}
+	return err
+}
+
+// asOwner does something with the open file fd, or in the directory fd, if need be as root could whatever its mode.
 func asOwner(fd int, do func() error) error {
 	err := do()
 	if err != unix.EACCES || !powerless() {

@@ -221,6 +221,18 @@ func plainOnly(fd int) error {
 }
 
 func openat(dirfd int, name string, flags int, perm uint32) (int, error) {
+	fd, err := openAt(dirfd, name, flags, perm)
+	if err == unix.EACCES {
+		err = asOwner(dirfd, func() (err error) {
+			fd, err = openAt(dirfd, name, flags, perm)
+			return err
+		})
+	}
+	return fd, err
+}
+
+// openAt is openat for a directory that lets its owner find names.
+func openAt(dirfd int, name string, flags int, perm uint32) (int, error) {
 	for {
 		fd, err := unix.Openat(dirfd, name, flags|unix.O_CLOEXEC, perm)
 		if err == unix.EACCES && flags&unix.O_CREAT == 0 {

@@ -17,7 +17,8 @@ const (
 
 // chownPath answers a call of the chown family for the path at addr.
 func (s *supervisor) chownPath(dir int32, addr uint64, uid, gid uint32, flags uint32) answer {
-	if e := s.readPath(addr); e != 0 {
+	dir, e := s.readPath(dir, addr)
+	if e != 0 {
 		return fails(e)
 	}
 	if s.pathLen == 0 && flags&atEmptyPath == 0 {
@@ -26,7 +27,7 @@ func (s *supervisor) chownPath(dir int32, addr uint64, uid, gid uint32, flags ui
 	if s.pathLen == 0 {
 		return s.chownFile(dir, uid, gid)
 	}
-	if fd, ok := ownFile(s.path[:s.pathLen]); ok {
+	if fd, ok := s.ownFile(s.path[:s.pathLen]); ok {
 		return s.chownFile(fd, uid, gid)
 	}
 	// Most are for root, of a file that is root's.
@@ -37,7 +38,7 @@ func (s *supervisor) chownPath(dir int32, addr uint64, uid, gid uint32, flags ui
 		}
 	}
 	h, e := s.handle(dir, s.pathLen, follow)
-	if e == errForeign && s.special(s.path[:s.pathLen]) {
+	if e == errForeign && hasPrefix(s.path[:s.pathLen], "/dev/") {
 		return done(0) // a terminal
 	}
 	if e != 0 {

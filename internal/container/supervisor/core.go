@@ -210,6 +210,14 @@ func (c *Core) Owner(fd int) (uid, gid uint32, ok bool) {
 	return c.s.note(&c.s.handleName[0], true)
 }
 
+// Noted tells whether the open file fd, a regular file or directory, has a note of its owner, which its mode
+// may keep from being read.
+func (c *Core) Noted(fd int) bool {
+	putOwnFile(&c.s.handleName, fd)
+	n, e := c.s.listxattr(&c.s.handleName[0], true)
+	return e == 0 && hasName(c.s.names[:n], ownerAttr)
+}
+
 // SetOwner notes the owner of the open file fd, a regular file or directory.
 func (c *Core) SetOwner(fd int, mode, uid, gid uint32) syscall.Errno {
 	putOwnFile(&c.s.handleName, fd)

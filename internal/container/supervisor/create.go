@@ -78,7 +78,8 @@ func isThere(dir int, leaf *byte) bool {
 
 // make does a call that makes a file of a type, and notes its owner.
 func (s *supervisor) make(dir int32, addr uint64, mode uint32, call func(m maker, mode uint32) syscall.Errno) answer {
-	if e := s.readPath(addr); e != 0 {
+	dir, e := s.readPath(dir, addr)
+	if e != 0 {
 		return fails(e)
 	}
 	m, a := s.intent(dir)
@@ -87,7 +88,7 @@ func (s *supervisor) make(dir int32, addr uint64, mode uint32, call func(m maker
 	}
 	defer closeFd(m.dir)
 	syscall.Umask(int(s.umask()))
-	e := call(m, mode)
+	e = call(m, mode)
 	syscall.Umask(0)
 	if e != 0 {
 		return fails(e)
@@ -144,7 +145,8 @@ func (s *supervisor) symlink(target uint64, dir int32, addr uint64) answer {
 
 // openCreate answers open(2) with O_CREAT or O_TMPFILE.
 func (s *supervisor) openCreate(dir int32, addr uint64, flags int, mode uint32) answer {
-	if e := s.readPath(addr); e != 0 {
+	dir, e := s.readPath(dir, addr)
+	if e != 0 {
 		return fails(e)
 	}
 	if flags&oPath != 0 {

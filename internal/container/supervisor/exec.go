@@ -15,7 +15,8 @@ func (s *supervisor) exec(dir int32, addr uint64, flags uint32) answer {
 	if c.equal(&s.table[0]) && c.uid == (ids{}) {
 		return passed() // root stays what it is
 	}
-	if s.readPath(addr) != 0 {
+	dir, e := s.readPath(dir, addr)
+	if e != 0 {
 		return passed()
 	}
 	if s.pathLen == 0 && flags&atEmptyPath == 0 {

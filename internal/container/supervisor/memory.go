@@ -70,9 +70,19 @@ func readString(pid uint32, addr uint64, buf *[pathMax + 1]byte) (int, syscall.E
 	return 0, syscall.ENAMETOOLONG
 }
 
-// readPath reads the path at addr into s.path.
-func (s *supervisor) readPath(addr uint64) syscall.Errno {
+// readPath reads the path at addr into s.path, as seen from the directory dir, and gives the directory to
+// see it from: another one for a path through the process's own magic links, which are not this thread's.
+func (s *supervisor) readPath(dir int32, addr uint64) (int32, syscall.Errno) {
 	n, e := s.readString(addr, &s.path)
 	s.pathLen = n
-	return e
+	if e != 0 || !s.special(s.path[:n]) {
+		return dir, e
+	}
+	from, rest, ok := s.ownPlace(s.path[:n])
+	if !ok {
+		return dir, 0
+	}
+	s.pathLen = copy(s.path[:], s.path[rest:n])
+	s.path[s.pathLen] = 0
+	return from, 0
 }

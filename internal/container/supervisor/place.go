@@ -81,7 +81,7 @@ func (s *supervisor) special(p []byte) bool {
 
 // ownFile tells whether an absolute path names an open file of the process, and
 // which.
-func ownFile(p []byte) (int32, bool) {
+func (s *supervisor) ownFile(p []byte) (int32, bool) {
 	switch string(p) {
 	case "/dev/stdin":
 		return 0, true
@@ -90,15 +90,90 @@ func ownFile(p []byte) (int32, bool) {
 	case "/dev/stderr":
 		return 2, true
 	}
-	for _, dir := range [...]string{"/dev/fd/", "/proc/self/fd/"} {
-		if n := len(p) - len(dir); hasPrefix(p, dir) && n > 0 && n < 8 {
-			return decimal(p[len(dir):])
-		}
+	if n, ok := s.ownFiles(p); ok && n < len(p) {
+		return decimal(p[n:])
 	}
 	return 0, false
 }
 
+// ownPlace tells whether an absolute path goes on behind a magic link of the process: from which
+// directory, and where in p the rest begins. A directory's number or AT_FDCWD goes with a rest that is
+// relative, and what is behind the root directory's link with one that is absolute.
+func (s *supervisor) ownPlace(p []byte) (dir int32, rest int, ok bool) {
+	n, ok := s.ownFiles(p)
+	if ok {
+		end := n
+		for end < len(p) && p[end] != '/' {
+			end++
+		}
+		rest = behind(p, end)
+		if dir, ok = decimal(p[n:end]); ok && end > n && rest < len(p) {
+			return dir, rest, !s.elsewhere()
+		}
+		return 0, 0, false
+	}
+	if n, ok = s.ownProc(p); !ok {
+		return 0, 0, false
+	}
+	const cwd, root = "/cwd/", "/root/"
+	switch {
+	case hasPrefix(p[n:], cwd):
+		rest = behind(p, n+len(cwd)-1)
+		return atFdcwd, rest, rest < len(p) && !s.elsewhere()
+	case hasPrefix(p[n:], root):
+		return atFdcwd, n + len(root) - 1, !s.elsewhere()
+	}
+	return 0, 0, false
+}
+
+// elsewhere tells whether the process has a root directory in which no /proc can be.
+func (s *supervisor) elsewhere() bool {
+	if !s.chroots {
+		return false
+	}
+	in, e := s.otherRoot()
+	return in || e != 0
+}
+
+// behind skips slashes.
+func behind(p []byte, at int) int {
+	for at < len(p) && p[at] == '/' {
+		at++
+	}
+	return at
+}
+
+// ownFiles gives the length of the name of the directory of the process's open files in p, with the
+// slash behind it.
+func (s *supervisor) ownFiles(p []byte) (int, bool) {
+	const short, long = "/dev/fd/", "/fd/"
+	if hasPrefix(p, short) {
+		return len(short), true
+	}
+	n, ok := s.ownProc(p)
+	return n + len(long), ok && hasPrefix(p[n:], long)
+}
+
+// ownProc gives the length of the name of the process's own directory of /proc in p.
+func (s *supervisor) ownProc(p []byte) (int, bool) {
+	for _, dir := range [...]string{"/proc/self", "/proc/thread-self"} {
+		if hasPrefix(p, dir) {
+			return len(dir), true
+		}
+	}
+	const proc = "/proc/"
+	if !hasPrefix(p, proc) || len(p) == len(proc) || p[len(proc)] < '1' || p[len(proc)] > '9' {
+		return 0, false
+	}
+	var name [32]byte
+	n := putProc(name[:], s.numbers.of(s.call.pid), "", -1)
+	return n, hasPrefix(p, string(name[:n])) && n < len(p) && p[n] == '/'
+}
+
 func decimal(b []byte) (v int32, ok bool) {
+	if len(b) > 7 { // no process has as many
+		return 0, false
+	}
 	for _, c := range b {
 		if c < '0' || c > '9' {
 			return 0, false

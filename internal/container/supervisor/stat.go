@@ -60,7 +60,8 @@ func hasName(list []byte, name cstring) bool {
 func (s *supervisor) statPath(dir int32, addr uint64, flags uint32, out func(s *supervisor, fd int) syscall.Errno) answer {
 	s.pathLen = 0
 	if addr != 0 || flags&atEmptyPath == 0 {
-		if e := s.readPath(addr); e != 0 {
+		var e syscall.Errno
+		if dir, e = s.readPath(dir, addr); e != 0 {
 			return passed() // the kernel says what is wrong
 		}
 	}
@@ -76,7 +77,7 @@ func (s *supervisor) statPath(dir int32, addr uint64, flags uint32, out func(s *
 			return passed()
 		}
 	} else if !s.chroots {
-		if fd, ok := ownFile(s.path[:s.pathLen]); ok && follow {
+		if fd, ok := s.ownFile(s.path[:s.pathLen]); ok && follow {
 			return s.statFile(fd, out)
 		}
 		return passed()

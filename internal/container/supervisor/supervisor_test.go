@@ -175,7 +175,7 @@ func FuzzSplit(f *testing.F) {
 		if i := slices.Index(s.path[:s.pathLen], 0); i >= 0 {
 			s.pathLen = i
 		}
-		ownFile(s.path[:s.pathLen])
+		s.ownFile(s.path[:s.pathLen])
 		s.named(dir, s.pathLen)
 		if _, leaf, ok := s.split(); ok && *leaf == 0 {
 			t.Errorf("%q has an empty last element", path)
@@ -185,14 +185,40 @@ func FuzzSplit(f *testing.F) {
 
 func TestOwnFile(t *testing.T) {
 	for path, want := range map[string]int32{
-		"/dev/stdout": 1, "/dev/fd/63": 63, "/proc/self/fd/0": 0, "/dev/null": -1, "/dev/fd/": -1, "/dev/fd/1/x": -1, "/dev/fd/99999999": -1,
+		"/dev/stdout": 1, "/dev/fd/63": 63, "/proc/self/fd/0": 0, "/proc/thread-self/fd/7": 7, "/dev/null": -1, "/dev/fd/": -1, "/dev/fd/1/x": -1, "/dev/fd/99999999": -1,
+		"/proc/selfish/fd/3": -1, "/proc/self/fd": -1,
 	} {
-		got, ok := ownFile([]byte(path))
+		got, ok := (&supervisor{}).ownFile([]byte(path))
 		if !ok {
 			got = -1
 		}
 		if got != want {
 			t.Errorf("%s: %d, want %d", path, got, want)
+		}
+	}
+}
+
+func TestOwnPlace(t *testing.T) {
+	type place struct {
+		dir  int32
+		rest string
+	}
+	none := place{}
+	for path, want := range map[string]place{
+		"/proc/self/fd/3/a": {3, "a"}, "/dev/fd/12//a/b/": {12, "a/b/"}, "/proc/thread-self/fd/0/../x": {0, "../x"},
+		"/proc/self/cwd/a": {atFdcwd, "a"}, "/proc/self/cwd//a": {atFdcwd, "a"}, "/proc/self/root/a": {atFdcwd, "/a"}, "/proc/self/root/": {atFdcwd, "/"},
+		"/proc/self/fd/3": none, "/proc/self/fd/3/": none, "/proc/self/fd//a": none, "/proc/self/fd/x/a": none, "/proc/self/fd/99999999999/a": none,
+		"/proc/self/cwd": none, "/proc/self/cwd/": none, "/proc/self/cwdx/a": none, "/proc/self/root": none, "/proc/selfish/cwd/a": none,
+		"/proc/self/task/1/cwd/a": none, "/proc/1/root/a": none, "/proc/0/cwd/a": none, "/proc/": none, "/dev/fd/": none, "/dev/null": none, "": none,
+	} {
+		s := &supervisor{call: notification{pid: 1 << 30}}
+		dir, rest, ok := s.ownPlace([]byte(path))
+		got := none
+		if ok {
+			got = place{dir, path[rest:]}
+		}
+		if got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
 		}
 	}
 }

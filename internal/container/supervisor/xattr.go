@@ -30,13 +30,17 @@ func (s *supervisor) openAttr(f attrFile) (int, syscall.Errno) {
 	if f.addr == 0 {
 		return s.handleOf(f.fd)
 	}
-	if e := s.readPath(f.addr); e != 0 {
+	dir, e := s.readPath(atFdcwd, f.addr)
+	if e != 0 {
 		return -1, e
 	}
 	if s.pathLen == 0 {
 		return -1, syscall.ENOENT
 	}
-	return s.handle(atFdcwd, s.pathLen, f.follow)
+	if fd, ok := s.ownFile(s.path[:s.pathLen]); ok && f.follow {
+		return s.handleOf(fd)
+	}
+	return s.handle(dir, s.pathLen, f.follow)
 }
 
 // setAttr answers setxattr(2): the kernel does it, but for notes, which are not the

@@ -76,7 +76,14 @@ func (e *engine) setOwner(fd int, st *syscall.Stat_t, o owner) syscall.Errno {
 func (e *engine) ownerOf(fd int, st *syscall.Stat_t) (uid, gid uint32) {
 	switch st.Mode & typeMask {
 	case syscall.S_IFREG, syscall.S_IFDIR:
-		if uid, gid, ok := e.core.Owner(fd); ok {
+		uid, gid, ok := e.core.Owner(fd)
+		if !ok && st.Mode&syscall.S_IRUSR == 0 && e.core.Noted(fd) {
+			_, _ = e.lifted(fd, func() (int, syscall.Errno) {
+				uid, gid, ok = e.core.Owner(fd)
+				return 0, 0
+			})
+		}
+		if ok {
 			return uid, gid
 		}
 	case syscall.S_IFLNK, syscall.S_IFIFO, syscall.S_IFSOCK:

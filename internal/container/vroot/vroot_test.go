@@ -25,9 +25,10 @@ var scripts = []struct{ name, script, want string }{
 		"0\n0\n1000\n1000\n0022\nsh: can't create /root/x: Permission denied\nrefused\n0\n"},
 	{"owners", `cd /tmp; touch f; chown 5:6 f; chmod 6755 f; stat -c '%u:%g %a' f; chown 7 f; stat -c '%u:%g %a' f
 mkdir d; chown 1:2 d; chmod 2755 d; touch d/x; mkdir d/y; stat -c '%n %u:%g %a' d/x d/y
+touch n; chown 8:9 n; chmod 0 n; stat -c '%u:%g %a' n; chmod 600 n; chown 1:1 n; chmod 111 n; stat -c '%u:%g %a' n
 cp -a d e; stat -c '%n %u:%g' e e/x; mv e g; ln d/x h; stat -c '%u:%g %h' h; mkfifo p; chown 3:4 p; stat -c '%u:%g %F' p
 ln -s f l; chown -h 9:10 l; stat -c %u:%g l; chown 65536 f || true`,
-		"5:6 6755\n7:6 755\nd/x 0:2 644\nd/y 0:2 2755\ne 1:2\ne/x 0:2\n0:2 2\n3:4 fifo\n9:10\nchown: f: Invalid argument\n"},
+		"5:6 6755\n7:6 755\nd/x 0:2 644\nd/y 0:2 2755\n8:9 0\n1:1 111\ne 1:2\ne/x 0:2\n0:2 2\n3:4 fifo\n9:10\nchown: f: Invalid argument\n"},
 	{"files", `cd /tmp; mkdir -p a/b/c; echo one > a/b/c/f; ln -s b/c a/l; ln -s /tmp/a/l/f top; cat top a/l/f a/../a/l/../c/f
 sed -i s/one/two/ top; cat a/b/c/f; find a | sort; tar -cf t.tar a; mkdir x; tar -xf t.tar -C x; cat x/a/l/f; rm -r x; ls
 cd a/l; pwd -P; cd ..; pwd -P; cd /; rmdir /tmp/a 2>&1; rm /tmp/a/b/ 2>&1; cat /tmp/a/b/c/f/ 2>&1; ln -s loop /tmp/loop; cat /tmp/loop 2>&1; true`,
