@@ -223,7 +223,7 @@ func TestPushStalls(t *testing.T) {
 				s.Inject(registrytest.Fault{Match: match, Times: times, Answer: silent})
 				stall := impatient
 				if times == 1 {
-					stall = patient
+					stall = patient / 3 // who sends waits for longer
 				}
 				err := newClient(t, Options{StallTimeout: stall}).Push(t.Context(), ref(t, s, "a:v1"), desc, m, PushOptions{})
 				if times == 1 && err != nil || times == 0 && !errors.Is(err, errStalled) {
