@@ -14,7 +14,7 @@ import (
 // Stages that ask for images of registries at the same time get one client, whose connections
 // and tokens they share.
 func TestImagesAtOnce(t *testing.T) {
-	for range 20 {
+	for range 300 {
 		images := (&app{}).images(&state.State{})
 		clients := make([]source.Registry, 16)
 		begin := make(chan struct{})
