@@ -121,11 +121,14 @@ func (a *app) close() error {
 
 // images finds base images.
 func (a *app) images(s *state.State) *source.Images {
+	var mu sync.Mutex // stages ask for their images at the same time
 	clients := map[bool]source.Registry{}
 	return &source.Images{Blobs: s.Blobs, Local: s.Images, Short: userShortNames(), Registry: func(insecure bool) (source.Registry, error) {
 		if a.offline {
 			return &offline{s}, nil
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if c, ok := clients[insecure]; ok {
 			return c, nil
 		}

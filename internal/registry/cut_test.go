@@ -47,21 +47,23 @@ func TestCutTransfers(t *testing.T) {
 		start    func() string
 		pushCuts int
 		pushMost int64 // bytes sent
+		pause    time.Duration
 	}{
-		{"memory", func() string { return registrytest.New(t, registrytest.Options{}).Host() }, 10, size * 105 / 100},
-		{"distribution", func() string { return startRegistry(t, need(t, "docker-registry")[0]) }, 1, 2 * size},
+		{"memory", func() string { return registrytest.New(t, registrytest.Options{}).Host() }, 10, size * 105 / 100, 200 * time.Millisecond},
+		{"distribution", func() string { return startRegistry(t, need(t, "docker-registry")[0]) }, 1, 2 * size, 2 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			host := tt.start()
 			for _, transfer := range []struct {
-				name string
-				cuts int
-				most int64
-				do   func(c *Client, host string) error
-			}{{"push", tt.pushCuts, tt.pushMost, push}, {"pull", 10, size * 105 / 100, pull}} {
+				name  string
+				cuts  int
+				most  int64
+				pause time.Duration
+				do    func(c *Client, host string) error
+			}{{"push", tt.pushCuts, tt.pushMost, tt.pause, push}, {"pull", 10, size * 105 / 100, 50 * time.Millisecond, pull}} {
 				cutter := registrytest.NewCutter(t, host, randomCuts(size, transfer.cuts)...)
-				// It waits for real: the registry must see the cut before it is asked.
-				c := newClient(t, Options{Wait: func(ctx context.Context, _ time.Duration) error { return wait(ctx, 50*time.Millisecond) }})
+				// It waits for real: the registry must see the cut before it is asked, on a busy machine too.
+				c := newClient(t, Options{Wait: func(ctx context.Context, _ time.Duration) error { return wait(ctx, transfer.pause) }})
 				if err := transfer.do(c, cutter.Host()); err != nil {
 					t.Errorf("%s: %v", transfer.name, err)
 				}

@@ -238,14 +238,13 @@ func TestStall(t *testing.T) {
 			t.Parallel()
 			s := registrytest.New(t, registrytest.Options{})
 			d := s.PutBlob("a", layer)
-			c := newClient(t, Options{StallTimeout: 60 * time.Millisecond})
 			s.Inject(registrytest.Fault{Times: 1, Answer: tt.answer})
-			data, err := readBlob(c, ref(t, s, "a"), d)
+			data, err := readBlob(newClient(t, Options{StallTimeout: patient}), ref(t, s, "a"), d)
 			if err != nil || !bytes.Equal(data, layer) {
 				t.Errorf("once: got %d bytes, %v", len(data), err)
 			}
 			s.Inject(registrytest.Fault{Answer: silent})
-			if _, err := readBlob(c, ref(t, s, "a"), d); !errors.Is(err, errStalled) {
+			if _, err := readBlob(newClient(t, Options{StallTimeout: impatient}), ref(t, s, "a"), d); !errors.Is(err, errStalled) {
 				t.Errorf("for ever: got %v, want %v", err, errStalled)
 			}
 		})

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -202,7 +201,7 @@ func TestFileStalls(t *testing.T) {
 				take(r)
 				<-over
 			}})
-			err := newClient(t, Options{StallTimeout: 50 * time.Millisecond}).PutBlob(t.Context(), ref(t, s, "a"), d, func(context.Context) (io.ReadCloser, error) {
+			err := newClient(t, Options{StallTimeout: impatient}).PutBlob(t.Context(), ref(t, s, "a"), d, func(context.Context) (io.ReadCloser, error) {
 				return os.Open(file)
 			}, BlobOptions{})
 			if !errors.Is(err, errStalled) {
