@@ -15,11 +15,19 @@ import (
 	"build.stacker.dev/internal/rootfs"
 )
 
+// LayOptions say how a draft becomes a tree.
+type LayOptions struct {
+	SingleID bool // see Options
+	// Wrote, which may be nil, is told how many bytes a copied file has when it is in
+	// the tree, from several goroutines.
+	Wrote func(bytes int64)
+}
+
 // Lay is Archive without an output, and makes the draft a layer tree in the empty
 // directory root beside that: what is copied is read once, hashed, and written once, by
 // several goroutines.
-func (d *Draft) Lay(ctx context.Context, root *rootfs.Root, singleID bool) (layer.DiffResult, bool, error) {
-	t := &laying{root: root, doer: newDoer(Options{Root: root, SingleID: singleID, Tree: true})}
+func (d *Draft) Lay(ctx context.Context, root *rootfs.Root, o LayOptions) (layer.DiffResult, bool, error) {
+	t := &laying{root: root, wrote: o.Wrote, doer: newDoer(Options{Root: root, SingleID: o.SingleID, Tree: true})}
 	list := d.flatten()
 	if err := t.begin(list); err != nil {
 		return layer.DiffResult{}, false, err
@@ -35,6 +43,7 @@ func (d *Draft) Lay(ctx context.Context, root *rootfs.Root, singleID bool) (laye
 type laying struct {
 	*doer
 	root  *rootfs.Root
+	wrote func(bytes int64)
 	uid   uint32 // owner of what this process makes
 	gid   uint32
 	umask uint32
@@ -172,7 +181,13 @@ func (t *laying) finish(fd int, l *loaded) error {
 			return fmt.Errorf("set mode: %w", err)
 		}
 	}
-	return rootfs.Futimens(fd, l.atime, n.mtime)
+	if err := rootfs.Futimens(fd, l.atime, n.mtime); err != nil {
+		return err
+	}
+	if t.wrote != nil {
+		t.wrote(l.size)
+	}
+	return nil
 }
 
 // file writes a copied file that was read as a whole.

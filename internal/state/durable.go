@@ -77,12 +77,9 @@ func (s *State) Sync() error {
 		return nil
 	}
 	done := s.abandoned()
-	f, err := os.Open(s.Dir)
-	if err != nil {
-		return fmt.Errorf("flush state directory: %w", err)
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
+	// The marker was opened before anything was made: through it the kernel tells of each
+	// write that failed since, also if a flush of somebody else was told first.
+	if err := unix.Syncfs(int(s.marker.file.Fd())); err != nil {
 		return fmt.Errorf("flush state directory: %w", err)
 	}
 	for _, p := range append(done, s.marker.path) {

@@ -112,7 +112,7 @@ func (s *server) lay(ctx context.Context, r ChangeRequest, inputs map[int]*fileo
 		return out, err
 	}
 	defer root.Close()
-	res, withRoot, err := d.Lay(ctx, root, s.singleID)
+	res, withRoot, err := d.Lay(ctx, root, fileop.LayOptions{SingleID: s.singleID, Wrote: (&flusher{dir: dir, beside: &s.tidy}).wrote})
 	if err != nil {
 		return out, err
 	}
