@@ -133,10 +133,12 @@ func (c *copying) push(ctx context.Context, ref reference.Reference, d ocispec.D
 		o.MountFrom = func(ocispec.Descriptor) []string { return []string{c.src.ref.Repository} }
 	}
 	client := c.exporter.Registry(c.options.skipTLS)
-	if attach {
-		return client.Attach(ctx, ref, d, c.from, o)
-	}
-	return client.Push(ctx, ref, d, c.from, o)
+	return c.exporter.Report(ctx, v, func() error {
+		if attach {
+			return client.Attach(ctx, ref, d, c.from, o)
+		}
+		return client.Push(ctx, ref, d, c.from, o)
+	})
 }
 
 // maxReferrers bounds what is copied with one image.

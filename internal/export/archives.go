@@ -115,7 +115,7 @@ func (o *archiveOutput) Close(ctx context.Context, failed error) error {
 	if _, err := o.file.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("read archive: %w", err)
 	}
-	return o.e.event(ctx, solve.Vertex{ID: "load", Name: "load into docker or podman"}, func() error {
+	return o.e.Report(ctx, solve.Vertex{ID: "load", Name: "load into docker or podman"}, func() error {
 		return o.e.Loader(ctx, o.file.File)
 	})
 }

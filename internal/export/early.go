@@ -100,7 +100,7 @@ func (u *uploads) put(stage string, repo reference.Reference, d ocispec.Descript
 	has, err := c.HasBlob(u.ctx, repo, d)
 	if err == nil && !has {
 		vertex := solve.Vertex{ID: "push " + string(d.Digest) + " " + repo.Name(), Stage: stage, Name: pushLayer(d, repo)}
-		err = u.e.event(u.ctx, vertex, func() error {
+		err = u.e.Report(u.ctx, vertex, func() error {
 			open := func(ctx context.Context) (io.ReadCloser, error) { return v.Open(ctx, d) }
 			return c.UploadBlob(u.ctx, repo, d, open, registry.BlobOptions{MountFrom: v.mounts(d, repo), Progress: u.e.progress(vertex, d)})
 		})

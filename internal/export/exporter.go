@@ -72,8 +72,8 @@ type made struct {
 	attached    []ocispec.Descriptor
 }
 
-// event tells that something is being done, and how it ended.
-func (e *Exporter) event(ctx context.Context, v solve.Vertex, do func() error) error {
+// Report does something, and tells that it is being done and how it ended.
+func (e *Exporter) Report(ctx context.Context, v solve.Vertex, do func() error) error {
 	if e.Events == nil {
 		return do()
 	}

@@ -135,7 +135,7 @@ func (e *Exporter) convertLayer(ctx context.Context, p Product, stack []cache.La
 	defer e.packs.Unlock()
 	v := solve.Vertex{ID: "convert " + string(l.DiffID) + string(o.archive()), Stage: p.Name, Name: "pack layer " + l.DiffID.Encoded()[:12] + " as " + string(o.archive())}
 	var out cache.Layer
-	err := e.event(ctx, v, func() (err error) {
+	err := e.Report(ctx, v, func() (err error) {
 		out, err = e.makeFormat(ctx, l, chain, to, o)
 		return err
 	})

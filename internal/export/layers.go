@@ -237,7 +237,7 @@ func keeps(to transfer.Destination) bool {
 // pack writes the blob of a layer to a file.
 func (e *Exporter) pack(ctx context.Context, p Product, l cache.Layer, tree string, o LayerOptions, out *os.File) (d ocispec.Descriptor, err error) {
 	v := solve.Vertex{ID: "pack " + string(l.DiffID), Stage: p.Name, Name: "pack layer " + l.DiffID.Encoded()[:12]}
-	err = e.event(ctx, v, func() error {
+	err = e.Report(ctx, v, func() error {
 		if l.Blob != nil {
 			d, err = e.recompress(ctx, l, o, out)
 		} else {

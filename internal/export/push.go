@@ -27,7 +27,7 @@ func (e *Exporter) Push(ctx context.Context, from transfer.Source, ref reference
 			o.Known = func(b ocispec.Descriptor) bool { return f.uploads.has(ref, b.Digest) }
 		}
 	}
-	return e.event(ctx, v, func() error { return e.Registry(insecure).Push(ctx, ref, d, from, o) })
+	return e.Report(ctx, v, func() error { return e.Registry(insecure).Push(ctx, ref, d, from, o) })
 }
 
 // progress tells how much of a blob was sent. One without a digest is not known yet.
