@@ -31,6 +31,8 @@ type host struct {
 
 	mu        sync.Mutex
 	scheme    string                   // https until the registry turned out to speak plain HTTP
+	meeting   chan struct{}            // of the first request, see meet; nil: none was sent
+	met       bool                     // meeting is closed
 	challenge challenge                // how it wants to be authenticated with; empty until it asked
 	tokens    map[string]token         // by scopes
 	fetching  map[string]chan struct{} // by scopes; full while a token is being got
@@ -123,8 +125,39 @@ func (h *host) authState(key string) (challenge, token) {
 // usePlain notes that the registry speaks plain HTTP.
 func (h *host) usePlain() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.scheme = "http"
+	h.mu.Unlock()
+	h.known()
+}
+
+// meet has the first request to a registry that may speak plain HTTP go ahead: of many at once each
+// would try TLS. The others return when that is over. What it returns says so.
+func (h *host) meet(ctx context.Context) (known func()) {
+	h.mu.Lock()
+	first := h.meeting == nil
+	if first {
+		h.meeting = make(chan struct{})
+	}
+	over := h.meeting
+	h.mu.Unlock()
+	if first {
+		return h.known
+	}
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
+	return func() {}
+}
+
+// known lets the requests go on that wait in meet.
+func (h *host) known() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.meeting != nil && !h.met {
+		close(h.meeting)
+		h.met = true
+	}
 }
 
 // noMounts remembers that the registry fails at mounts.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -125,6 +126,39 @@ func TestPlainWhateverIsAnswered(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPlainAtOnce: of many requests at once, the first finds out that there is no TLS.
+func TestPlainAtOnce(t *testing.T) {
+	s := registrytest.New(t, registrytest.Options{})
+	s.PushImage("a", "v1", registrytest.Image{Layers: []registrytest.Layer{{Data: []byte("x")}}})
+	m := newMuddle(t, s.Host(), func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+	})
+	c := newClient(t, Options{})
+	var wg sync.WaitGroup
+	for range 30 {
+		wg.Go(func() {
+			if _, _, err := c.Resolve(t.Context(), parse(t, m.Addr().String()+"/a:v1")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := m.shakes.Load(); n != 1 {
+		t.Errorf("TLS was tried %d times, want once", n)
+	}
+	// Who waits for the first one does so no longer than it is to.
+	h, err := c.hostFor(hosts.Place{Registry: "127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.meet(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.meet(ctx)()
+	h.known()
+	h.meet(t.Context())()
 }
 
 // TestHangUpOfTLS: a registry with TLS that once ends a connection too early is not taken

@@ -115,6 +115,9 @@ func (r *repository) authorized(ctx context.Context, req *request) (*http.Respon
 // exchange sends a request once over the scheme that the registry speaks, and
 // follows redirects.
 func (r *repository) exchange(ctx context.Context, req *request, authorization string) (*http.Response, error) {
+	if req.url == nil && r.host.plainAllowed() {
+		defer r.host.meet(ctx)()
+	}
 	for {
 		scheme := r.host.currentScheme()
 		target := req.url
