@@ -10,10 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -134,8 +132,7 @@ func notTaken(err error) error {
 	if !errors.As(err, &answer) || !errors.Is(answer, registry.ErrUnauthorized) {
 		return err
 	}
-	words := strings.Join(slices.DeleteFunc([]string{http.StatusText(answer.Status), answer.Code, answer.Message}, func(s string) bool { return s == "" }), ": ")
-	return fmt.Errorf("the registry does not take this user name and password: %d %s", answer.Status, words)
+	return fmt.Errorf("the registry does not take this user name and password: %s", answer.Answer())
 }
 
 // askCredentials takes what the flags say, and asks for the rest.

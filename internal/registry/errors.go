@@ -33,13 +33,7 @@ type Error struct {
 
 // Error returns what was asked, what was answered and, where it is known, what to do.
 func (e *Error) Error() string {
-	s := fmt.Sprintf("registry %s: %s: %d %s", e.Registry, e.Request, e.Status, http.StatusText(e.Status))
-	if e.Code != "" {
-		s += ": " + e.Code
-	}
-	if e.Message != "" {
-		s += ": " + e.Message
-	}
+	s := fmt.Sprintf("registry %s: %s: %s", e.Registry, e.Request, e.Answer())
 	switch e.Status {
 	case http.StatusUnauthorized:
 		s += " (log in to " + e.Registry + ", or check that the name is right)"
@@ -47,6 +41,18 @@ func (e *Error) Error() string {
 		s += " (these credentials do not allow that)"
 	case http.StatusTooManyRequests:
 		s += " (logging in usually raises the limit)"
+	}
+	return s
+}
+
+// Answer returns the status and what the registry said to it.
+func (e *Error) Answer() string {
+	s := fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
+	if e.Code != "" {
+		s += ": " + e.Code
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
 	}
 	return s
 }
